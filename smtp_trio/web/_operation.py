@@ -167,6 +167,7 @@ class PathRoute(Route):
             return Match.NONE, {}
         prefix = quote(scope.get("root_path", ""))
         path = scope.get("raw_path", b"").decode("latin-1") or quote(scope["path"])
+        path = f"/{path.lstrip('/')}"  # clients join a base URL that ends with "/" and a path
         match, child = super().matches({**scope, "root_path": prefix, "path": path})
         if match is not Match.NONE:
             child["path_params"] = {name: unquote(value) for name, value in child["path_params"].items()}

@@ -196,6 +196,14 @@ async def test_views(mailbox: Mailbox) -> None:
     assert (await mailbox.http.get("/view/latest.html")).status_code == 404
 
 
+async def test_path_that_begins_with_two_slashes(mailbox: Mailbox) -> None:
+    """cypress-mailpit requests //view/…"""
+    await mailbox.add(typical())
+    for path in "//view/latest.html", "///api/v1/messages":
+        response = await mailbox.http.get(f"http://localhost:8025{path}")
+        assert (response.status_code, response.request.url.path) == (200, path)
+
+
 async def test_pages(mailbox: Mailbox) -> None:
     for number in range(5):
         await mailbox.add(simple(str(number)))

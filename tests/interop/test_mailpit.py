@@ -1,0 +1,128 @@
+"""Clients of Mailpit's API v1 use the listener as they use Mailpit."""
+
+from __future__ import annotations
+
+import smtplib
+import unittest
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trio
+from attrs import frozen
+
+from smtp_trio import Server, web
+from smtp_trio.stores.memory import Memory
+
+from .conftest import require
+from .programs import PATH
+
+pytestmark = pytest.mark.interop
+
+HOST = "127.0.0.1"
+FOLDER = Path(__file__).parent
+
+
+@frozen
+class Listener:
+    """The addresses of a server and of its HTTP listener."""
+
+    port: int
+    url: str
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Listener]:
+    """Run a server that keeps messages in memory, and its HTTP listener."""
+    store = Memory()
+    server = Server(store)
+
+    async def listen(*, task_status: trio.TaskStatus[str]) -> None:
+        await web.serve(server, store, 0, task_status=task_status)
+
+    with trio.fail_after(240):
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(server.serve, 0, HOST)
+            url = await nursery.start(listen)
+            yield Listener(listeners[0].socket.getsockname()[1], url)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("script", ["mailpit_api.cjs", "cypress_mailpit.cjs"])
+async def test_npm_packages(script: str, node_modules: Path) -> None:
+    require("node")
+    async with listening() as listener:
+        result = await trio.run_process(
+            ["node", FOLDER / script, listener.url, str(listener.port)],
+            env={"PATH": PATH, "NODE_PATH": str(node_modules)},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert result.returncode == 0, result.stderr.decode()
+    assert b"succeeded" in result.stdout
+
+
+def message(subject: str) -> EmailMessage:
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "Ada <ada@example.org>", "bo@example.org", subject
+    mail["Date"], mail["Message-ID"] = "Mon, 16 Mar 2026 08:00:00 +0100", f"<{subject}@example.org>"
+    mail["Delivered-To"] = "bo@example.org"  # the model of the client requires it
+    mail.set_content("Hello\n")
+    mail.add_attachment("a,b\n", subtype="csv", filename="table.csv")
+    return mail
+
+
+async def test_mailpit_api_client() -> None:
+    """The package of PyPI. Its tests use it with pytest and with unittest."""
+    client = pytest.importorskip("mailpit.client.api")
+    testing = pytest.importorskip("mailpit.testing.unittest")
+
+    def use(listener: Listener) -> None:
+        api = client.API(listener.url)
+        assert api.get_messages().messages == []
+        with smtplib.SMTP(HOST, listener.port) as smtp:
+            for subject in "abc":
+                smtp.send_message(message(subject))
+        found = api.get_messages(limit=2, start=1)
+        assert [each.subject for each in found.messages] == ["b", "a"]
+        assert (found.total, found.unread, found.count, found.start) == (3, 3, 2, 1)
+        summary = found.messages[0]
+        assert (summary.message_id, summary.read, summary.attachments) == ("b@example.org", False, 1)
+        assert (summary.from_.name, summary.from_.address) == ("Ada", "ada@example.org")
+
+        whole = api.get_message(summary.id)
+        assert (whole.subject, whole.text, whole.html, whole.read) == ("b", "Hello\n", "", True)
+        assert whole.date.isoformat() == "2026-03-16T07:00:00+00:00"
+        assert whole == api.get_message(summary.id)
+        (table,) = whole.attachments
+        assert api.get_message_attachment(summary.id, table.part_id) == "a,b\r\n"
+        assert api.get_message_headers(summary.id).message_id == ["<b@example.org>"]
+
+        api.put_messages([each.id for each in found.messages], "Read", True)
+        assert api.get_messages().unread == 1
+        api.put_messages([summary.id], "Read", False)
+        assert api.get_messages().unread == 2
+
+        class Test(testing.EMailTestCase):  # type: ignore[name-defined, misc]
+            api_url = listener.url
+
+            def runTest(self) -> None:
+                self.assertMessageReceived("b@example.org")
+                with pytest.raises(self.failureException):
+                    self.assertMessageReceived("d@example.org")
+
+        Test.setUpClass()
+        result = unittest.TestResult()
+        Test().run(result)
+        assert result.wasSuccessful(), result.failures + result.errors
+
+        api.delete_messages([summary.id])
+        assert [each.subject for each in api.get_messages().messages] == ["c", "a"]
+        api.delete_messages([])
+        assert api.get_messages().total == 0
+
+    async with listening() as listener:
+        await trio.to_thread.run_sync(use, listener)
