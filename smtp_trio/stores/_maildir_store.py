@@ -17,6 +17,7 @@ from ..protocol.arguments import check_choice, check_items, check_type
 from ._errors import MessageNotFoundError
 from ._maildir_file import list_files, unique_part
 from ._maildir_reader import BATCH, list_messages, read_entries, read_stored, remove_files
+from ._query import Query, as_query
 from ._spool import Spool
 from ._store import Store
 
@@ -95,12 +96,27 @@ class MaildirStore(Store[FileSpoolT]):
         """Return the paths of the Maildirs. Called in a thread."""
         raise NotImplementedError
 
-    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
-        """Iterate over the messages in ``new/`` and ``cur/``, those of other programs included: see `Store.entries`."""
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+        # The messages in ``new/`` and ``cur/``, those of other programs included.
         messages = await self._in_thread(partial(self._list, reverse=reverse))
-        for begin in range(0, len(messages), BATCH):
+        if after is not None:
+            position = next((n for n, files in enumerate(messages) if files[0].id == after), None)
+            if position is None:
+                raise MessageNotFoundError(f"{self!r}: no message {after!r}")
+            offset += position + 1
+        for begin in range(offset, len(messages), BATCH):
             for entry in await self._in_thread(partial(read_entries, messages[begin : begin + BATCH])):
                 yield entry
+
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        if as_query(query).terms or limit is not None:
+            return await super().count(query, limit=limit)
+        return len(await self._in_thread(self._ids))
+
+    async def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids whose messages are in the store."""
+        return set(check_items(ids, "ids", str)) & await self._in_thread(self._ids)
 
     async def get(self, id: str) -> Stored:
         """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
@@ -120,6 +136,9 @@ class MaildirStore(Store[FileSpoolT]):
 
     def _list(self, *, reverse: bool = False) -> list[list[MaildirFile]]:
         return list_messages(self._maildirs(), self.id_of, reverse=reverse)
+
+    def _ids(self) -> set[str]:
+        return {file.id for file in self._files()}
 
     def _files(self) -> Iterable[MaildirFile]:
         return (file for maildir in self._maildirs() for file in list_files(maildir, self.id_of))

@@ -126,6 +126,18 @@ return found
 """
 )
 
+#: Return those ids that the stream has. ARGV: ids.
+PRESENT = (
+    FUNCTIONS
+    + """
+local found = {}
+for _, id in ipairs(ARGV) do
+  if entry_of(id) then table.insert(found, id) end
+end
+return found
+"""
+)
+
 #: Remove messages and what the groups know of them. ARGV: ids. Returns how many there were.
 REMOVE = (
     FUNCTIONS

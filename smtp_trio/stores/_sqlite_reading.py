@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -79,6 +80,23 @@ def find_message(db: sqlite3.Connection, uid: str) -> Stored | None:
     return Stored(message=body, subject=subject, date=date, **entry_fields(columns), **rcpt_fields(db, message))
 
 
+def find_id(db: sqlite3.Connection, uid: str) -> int | None:
+    """Return the ``id`` of a message, or None if the database does not have it."""
+    row = db.execute("SELECT id FROM message_rows WHERE uid = ?", [uid]).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find_uids(db: sqlite3.Connection, uids: Sequence[str]) -> set[str]:
+    """Return those of the uids that the database has."""
+    rows = db.execute("SELECT uid FROM message_rows WHERE uid IN (SELECT value FROM json_each(?))", [json.dumps(uids)])
+    return {uid for (uid,) in rows}
+
+
+def count_messages(db: sqlite3.Connection) -> int:
+    """Return the number of messages."""
+    return int(db.execute("SELECT count(*) FROM message_rows").fetchone()[0])
+
+
 def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
     """Return a connection that cannot change the database. Raises `sqlite3.Error`, and ValueError if it is not a store's."""
     db = sqlite3.connect(
@@ -133,13 +151,18 @@ def read_entry(
     return message, Entry(subject=subject, date=when, **fields, **rcpt_fields(db, message)), bool(known)
 
 
-def read_page(db: sqlite3.Connection, last: int | None, *, reverse: bool, where: Condition = ("1", ())) -> list[Row]:
-    """Return the entries that fulfil a condition and follow the one with the id ``last`` (None: from the beginning)."""
+def read_page(
+    db: sqlite3.Connection, last: int | None, *, reverse: bool, where: Condition = ("1", ()), offset: int = 0
+) -> list[Row]:
+    """Return the entries that fulfil a condition and follow the one with the id ``last`` (None: from the beginning).
+
+    The first ``offset`` of them are left out.
+    """
     sign, order = ("<", "DESC") if reverse else (">", "ASC")
     condition, values = where
     if last is not None:
         condition, values = f"{condition} AND id {sign} ?", (*values, last)
-    return read_entries(db, f"{condition} ORDER BY id {order} LIMIT ?", *values, PAGE)
+    return read_entries(db, f"{condition} ORDER BY id {order} LIMIT ? OFFSET ?", *values, PAGE, offset)
 
 
 def condition_of(query: Query) -> Condition:

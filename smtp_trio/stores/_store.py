@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import time
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
@@ -28,13 +28,13 @@ from .._server.hooks import Hooks
 from .._server.log_events import NOT_STORED, WATCHER_FAILED
 from .._server.session_log import STORED
 from .._server.threads import run_in_thread
-from ..protocol.arguments import check_callable, check_items, check_plain_function, check_type
+from ..protocol.arguments import check_callable, check_items, check_number, check_plain_function, check_type
 from ._consumer import Consumer
 from ._entry import HEADER_OCTETS, Entry
 from ._errors import MessageNotFoundError, NotSupportedError, StoreError, StoreFullError, primary_code
 from ._group import GroupCommit, SpoolT
 from ._outage import StoreUnavailableError
-from ._query import Content, as_query
+from ._query import Content, Query, as_query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from ..protocol.replies import Reply
     from ._consumer import Claim, DeadLetter, Outcome
     from ._entry import Stored
-    from ._query import Query
 
 #: Seconds that the end of an ``async with`` block waits until the store is closed.
 CLOSE_TIMEOUT = 30.0
@@ -289,30 +288,79 @@ class Store(Hooks, Generic[SpoolT]):
 
     # --- reading and removing:
 
-    def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+    def entries(
+        self, *, reverse: bool = False, after: str | None = None, offset: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[Entry]:
         """Iterate over the messages without their octets, from the oldest to the newest, or in reverse.
 
+        ``after`` is the id of a message: the iteration begins with the one that follows it in this order. The first
+        ``offset`` messages are left out, and at most ``limit`` are included.
+
         A message that is stored or removed meanwhile may be included or not. Raises `NotSupportedError` if the store cannot
-        be read, and otherwise `StoreError` when reading fails.
+        be read, `MessageNotFoundError` if it does not have the message ``after``, and otherwise `StoreError` when reading
+        fails.
         """
-        raise self._not_supported("be read")
+        return self.search(Query(), reverse=reverse, after=after, offset=offset, limit=limit)
 
     def __aiter__(self) -> AsyncIterator[Entry]:
         return self.entries()
 
-    def search(self, query: Query | str, *, reverse: bool = True) -> AsyncGenerator[Entry]:
+    def search(
+        self,
+        query: Query | str,
+        *,
+        reverse: bool = True,
+        after: str | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> AsyncGenerator[Entry]:
         """Iterate over the messages that fulfil a query, from the newest to the oldest, or the other way round.
 
-        ``query`` is a `Query`, or the text of one. Raises ValueError for an invalid text, and the errors of `entries`.
+        ``query`` is a `Query`, or the text of one. ``after``, ``offset`` and ``limit`` are as in `entries`; the message
+        ``after`` need not fulfil the query. Raises ValueError for an invalid text, and the errors of `entries`.
         """
-        return self._search(as_query(query), reverse=reverse)
+        check_type(reverse, "reverse", bool)
+        check_type(after, "after", str, optional=True)
+        check_number(offset, "offset", integer=True)
+        check_number(limit, "limit", integer=True, optional=True)
+        query = as_query(query)
+        in_store, rest = (0, offset) if query.terms else (offset, 0)
+        selected = self._select(query, reverse=reverse, after=after, offset=in_store)
+        return self._found(query, selected, rest, limit)
 
-    async def _search(self, query: Query, *, reverse: bool) -> AsyncGenerator[Entry]:
-        async with aclosing(self._select(query, reverse=reverse)) as entries:
-            async for entry in entries:
-                with suppress(MessageNotFoundError):  # removed meanwhile
-                    if await self._fulfils(query, entry):
-                        yield entry
+    async def _found(
+        self, query: Query, selected: AsyncGenerator[Entry], offset: int, limit: int | None
+    ) -> AsyncGenerator[Entry]:
+        """Iterate over those of the selected messages that fulfil a query."""
+        async with aclosing(selected):
+            if limit == 0:
+                return
+            count = -offset
+            async for entry in selected:
+                try:
+                    found = not query.terms or await self._fulfils(query, entry)
+                except MessageNotFoundError:  # removed meanwhile
+                    continue
+                if not found:
+                    continue
+                count += 1
+                if count > 0:
+                    yield entry
+                if count == limit:
+                    return
+
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more.
+
+        Raises the errors of `search`.
+        """
+        found = self.search(query, limit=limit)
+        return sum([1 async for _ in found])
+
+    async def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids whose messages are in the store. Raises the errors of `entries`."""
+        wanted = frozenset(check_items(ids, "ids", str))
+        return {entry.id async for entry in self.entries() if entry.id in wanted} if wanted else set()
 
     async def _fulfils(self, query: Query, entry: Entry) -> bool:
         """Read as much of a message as is needed to return whether it fulfils a query."""
@@ -327,9 +375,12 @@ class Store(Hooks, Generic[SpoolT]):
                 result = await run_in_thread(partial(query.matches, stored))
         return result
 
-    def _select(self, query: Query, *, reverse: bool) -> AsyncGenerator[Entry]:
-        """Iterate over the messages that may fulfil a query. A store that has an index can leave out others."""
-        return self.entries(reverse=reverse)
+    def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+        """Iterate over the messages that may fulfil a query. A store that has an index can leave out others.
+
+        ``offset`` is 0 if the query has terms. The other parameters are those of `search`.
+        """
+        raise self._not_supported("be read")
 
     async def _header(self, id: str) -> bytes:
         """Return the beginning of a message with its header, or up to `HEADER_OCTETS` of it."""

@@ -20,7 +20,7 @@ from ._consumer import Claim, DeadLetter, check_name
 from ._entry import Entry, Stored, read_header
 from ._errors import MessageNotFoundError, MessageTooBigError, StoreError
 from ._memory_queue import Group
-from ._query import parse_size
+from ._query import Query, as_query, parse_size
 from ._spool import Spool
 from ._store import Store
 
@@ -174,23 +174,35 @@ class Memory(Store["MemorySpool"]):
 
     # --- reading and removing
 
-    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
-        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse."""
-        check_type(reverse, "reverse", bool)
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
         await trio.lowlevel.checkpoint()
-        for n, number in enumerate(tuple(reversed(self._items) if reverse else self._items), 1):
+        numbers = list(reversed(self._items) if reverse else self._items)
+        if after is not None:
+            # The numbers are sorted, but a search for the position of one would have to know the direction.
+            offset += numbers.index(self._number_of(after)) + 1
+        for n, number in enumerate(numbers[offset:], 1):
             if (item := self._items.get(number)) is not None:
                 yield item.entry
             if n % CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
 
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        if as_query(query).terms or limit is not None:
+            return await super().count(query, limit=limit)
+        await trio.lowlevel.checkpoint()
+        return len(self._items)
+
+    async def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids whose messages are in the store."""
+        await trio.lowlevel.checkpoint()
+        return {each for each in check_items(ids, "ids", str) if each in self._numbers}
+
     async def get(self, id: str) -> Stored:
         """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
         check_type(id, "id", str)
         await trio.lowlevel.checkpoint()
-        if id not in self._numbers:
-            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
-        item = self._items[self._numbers[id]]
+        item = self._items[self._number_of(id)]
         return Stored.with_message(item.entry, item.message)
 
     async def remove(self, ids: Iterable[str]) -> int:
@@ -200,6 +212,11 @@ class Memory(Store["MemorySpool"]):
         for number in found:
             self._remove(self._items[number])
         return len(found)
+
+    def _number_of(self, id: str) -> int:
+        if id not in self._numbers:
+            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
+        return self._numbers[id]
 
     def _numbers_of(self, ids: Iterable[str]) -> set[int]:
         return {self._numbers[each] for each in check_items(ids, "ids", str) if each in self._numbers}

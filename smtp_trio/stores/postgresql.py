@@ -16,7 +16,7 @@ import trio
 
 from .._server.log_events import STORE_OPENED
 from .._server.threads import run_in_thread
-from ..protocol.arguments import check_number, check_type
+from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored, read_header
 from ._errors import MessageNotFoundError, StoreError
@@ -24,6 +24,7 @@ from ._outage import Outage
 from ._postgresql_connection import Link, Watchdog, store_error
 from ._postgresql_queue import CHANNEL, DEAD_LETTERS, NOTIFY, REQUEUE, Listener, claim, plain, settle
 from ._postgresql_schema import LOCK_STORE, check_tables, guarantee, prepare_tables, settings_of, weakness
+from ._query import Query, as_query
 from ._spool import Spool
 from ._store import Store
 
@@ -291,13 +292,35 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await run_in_thread(lambda: self._reader.call(work), limiter=self._reading)
 
-    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
-        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse. Raises `StoreError`."""
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
         last: int | None = None
-        while page := await self._read(partial(read_page, last=last, reverse=reverse)):
+        if after is not None:
+            row = await self._read(
+                lambda db: db.execute("SELECT id FROM message_rows WHERE uid = %s", [plain(after)]).fetchone()
+            )
+            if row is None:
+                raise MessageNotFoundError(f"{self!r}: no message {after!r}")
+            last = row[0]
+        while page := await self._read(partial(read_page, last=last, reverse=reverse, offset=offset)):
             for _, entry in page:
                 yield entry
             last, _ = page[-1]
+            offset = 0
+
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        if as_query(query).terms or limit is not None:
+            return await super().count(query, limit=limit)
+        rows = await self._read(lambda db: db.execute("SELECT count(*) FROM message_rows").fetchall())
+        return int(rows[0][0])
+
+    async def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids whose messages are in the store."""
+        uids = [plain(uid) for uid in check_items(ids, "ids", str)]
+        rows = await self._read(
+            lambda db: db.execute("SELECT uid FROM message_rows WHERE uid = ANY(%s)", [uids]).fetchall()
+        )
+        return {uid for (uid,) in rows}
 
     async def get(self, id: str) -> Stored:
         """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
@@ -449,11 +472,11 @@ def entry_of(row: Sequence[Any]) -> Entry:
     )
 
 
-def read_page(db: Connection, *, last: int | None, reverse: bool) -> list[tuple[int, Entry]]:
-    """Return the messages after the one with the number ``last``, with their numbers."""
+def read_page(db: Connection, *, last: int | None, reverse: bool, offset: int) -> list[tuple[int, Entry]]:
+    """Return the messages after the one with the number ``last``, without ``offset`` of them, with their numbers."""
     order, sign = ("DESC", "<") if reverse else ("ASC", ">")
     condition = "" if last is None else f"WHERE id {sign} {last:d}"
-    query = f"{ENTRY} FROM message_rows {condition} ORDER BY id {order} LIMIT {PAGE}"
+    query = f"{ENTRY} FROM message_rows {condition} ORDER BY id {order} LIMIT {PAGE} OFFSET {offset:d}"
     return [(row[0], entry_of(row)) for row in db.execute(query.encode()).fetchall()]
 
 

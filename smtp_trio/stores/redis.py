@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from ..protocol.arguments import check_number, check_type
+from ..protocol.arguments import check_items, check_number, check_type
 from . import _redis_scripts as scripts
 from ._consumer import Claim, DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored
 from ._errors import MessageNotFoundError, StoreError, StoreFullError
 from ._group import GroupCommit
 from ._outage import Outage
+from ._query import Query, as_query
 from ._redis_engine import ENGINE_ERRORS, Engine, check_server, describe, first_error, is_full, leave, new_client
 from ._redis_entries import check_version, chunks_key, entry_fields, entry_number, format_entry, pairs
 from ._redis_url import Settings, format_url, parse_url
@@ -300,16 +301,32 @@ class Redis(Store["RedisSpool"]):
 
     # --- reading and removing
 
-    def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
-        """Iterate over the messages without their octets, in the order in which they were stored, or in reverse."""
-        check_type(reverse, "reverse", bool)
-        return self._entries("XREVRANGE" if reverse else "XRANGE", *(("+", "-") if reverse else ("-", "+")))
-
-    async def _entries(self, command: str, start: str, end: str) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+        # In the order in which they were stored.
+        start, end = ("+", "-") if reverse else ("-", "+")
+        if after is not None:
+            if not await self.present([after]):
+                raise MessageNotFoundError(f"{self!r}: no message {after!r}")
+            start = f"({after}"
+        command = "XREVRANGE" if reverse else "XRANGE"
         while found := (await self._script(scripts.LIST, command, start, end, PAGE, HEADER_OCTETS))[0]:
-            for uid, values in found:
+            for uid, values in found[offset:]:
                 yield Entry(**entry_fields(uid.decode(), pairs(values)))
+            offset = max(0, offset - len(found))
             start = f"({found[-1][0].decode()}"
+
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        if as_query(query).terms or limit is not None:
+            return await super().count(query, limit=limit)
+        [count] = await self._ask((b"XLEN", self.settings.stream))
+        return int(count)
+
+    async def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids whose messages are in the store."""
+        wanted = [each for each in check_items(ids, "ids", str) if ID.fullmatch(each)]
+        [found] = await self._script(scripts.PRESENT, *wanted)
+        return {uid.decode() for uid in found}
 
     async def get(self, id: str) -> Stored:
         """Return a message. The time that this takes grows with the logarithm of their number."""

@@ -26,7 +26,7 @@ from ._consumer import Claim, Outcome, check_name
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._entry import HEADER_OCTETS, read_header
 from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, primary_code
-from ._query import Query
+from ._query import Query, as_query
 from ._spool import Spool
 from ._sqlite_database import BUSY_TIMEOUT, begin, busy_timeout, prepare
 from ._sqlite_queue import claim, is_due, requeue, settle
@@ -34,7 +34,10 @@ from ._sqlite_reading import (
     add_headers,
     condition_of,
     connect_to_read,
+    count_messages,
+    find_id,
     find_message,
+    find_uids,
     header_row,
     read_dead_letters,
     read_page,
@@ -309,23 +312,28 @@ class SQLite(Store["SQLiteSpool"]):
 
     # --- reading and removing:
 
-    def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
-        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse.
-
-        Raises `StoreError` when reading fails.
-        """
-        check_type(reverse, "reverse", bool)
-        return self._select(Query(), reverse=reverse)
-
-    async def _select(self, query: Query, *, reverse: bool) -> AsyncGenerator[Entry]:
-        last: int | None = None
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+        last = None if after is None else await self._read(partial(find_id, uid=after))
+        if after is not None and last is None:
+            raise MessageNotFoundError(f"{self!r}: no message {after!r}")
         where = condition_of(query)
-        while page := await self._read(partial(read_page, last=last, reverse=reverse, where=where)):
+        while page := await self._read(partial(read_page, last=last, reverse=reverse, where=where, offset=offset)):
             if self.create and (new := [row for row in page if not row[2]]):
                 with suppress(StoreError):  # they are found in the messages the next time, too
                     await self._write(partial(add_headers, rows=new), durable=False)
             for last, entry, _ in page:  # noqa: B007 -- used for the next page
                 yield entry
+            offset = 0
+
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        if as_query(query).terms or limit is not None:
+            return await super().count(query, limit=limit)
+        return await self._read(count_messages)
+
+    async def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids whose messages are in the store."""
+        return await self._read(partial(find_uids, uids=check_items(ids, "ids", str)))
 
     async def get(self, id: str) -> Stored:
         """Return a message. Raises `MessageNotFoundError` if the store does not have it."""

@@ -255,6 +255,61 @@ async def test_entries_are_ordered_and_equal_to_what_get_returns(store: Store[An
 
 
 @reads
+async def test_pages(store: Store[Any]) -> None:
+    """Each begins after a message, or a number of them, in both directions; the message need not fulfil the query."""
+    start = datetime(2026, 11, 22, tzinfo=UTC)
+    ids = [
+        await store.add(
+            b"Subject: %s\r\n\r\n" % (b"even" if n % 2 == 0 else b"odd"),
+            "a@b.test",
+            ["c@d.test"],
+            received=start + n * timedelta(hours=1),
+        )
+        for n in range(12)
+    ]
+    newest = ids[::-1]
+
+    async def listed(**options: Any) -> list[str]:
+        return [entry.id async for entry in store.entries(**options)]
+
+    async def found(query: str, **options: Any) -> list[str]:
+        return [entry.id async for entry in store.search(query, **options)]
+
+    assert await listed(reverse=True, limit=5) == newest[:5]
+    assert await listed(reverse=True, offset=3, limit=5) == newest[3:8]
+    assert await listed(reverse=True, after=newest[4]) == newest[5:]
+    assert await listed(reverse=True, after=newest[4], offset=2, limit=3) == newest[7:10]
+    assert await listed(after=ids[9]) == ids[10:]
+    assert await listed(after=ids[11]) == await listed(offset=12) == await listed(limit=0) == []
+    assert await found("subject:even", limit=2) == [ids[10], ids[8]]
+    assert await found("subject:even", offset=1, limit=2) == [ids[8], ids[6]]
+    assert await found("subject:even", after=ids[7]) == [ids[6], ids[4], ids[2], ids[0]]
+    assert await found("subject:even", after=ids[5], reverse=False) == [ids[6], ids[8], ids[10]]
+    assert (await store.count(), await store.count("subject:even")) == (12, 6)
+    assert (await store.count(limit=5), await store.count("subject:even", limit=4)) == (5, 4)
+    assert await store.present([ids[3], "unknown", "0-0", ids[3], ids[7]]) == {ids[3], ids[7]}
+    assert await store.present([]) == set()
+    await store.remove(ids[:3])
+    assert (await store.count(), await store.present(ids)) == (9, set(ids[3:]))
+
+
+@reads
+@pytest.mark.parametrize("uid", ["", "unknown", "0-1", "a\0b"])
+async def test_page_after_an_unknown_message(store: Store[Any], uid: str) -> None:
+    await put(store)
+    with pytest.raises(MessageNotFoundError):
+        [entry async for entry in store.entries(after=uid)]
+
+
+@reads
+async def test_invalid_pages(store: Store[Any]) -> None:
+    for options in ({"offset": -1}, {"limit": -1}, {"limit": 1.5}, {"after": 1}, {"reverse": 1}):
+        with pytest.raises((TypeError, ValueError), match=f"{next(iter(options))} must be"):
+            store.entries(**options)
+    assert await store.count() == 0
+
+
+@reads
 async def test_entries_during_changes(store: Store[Any]) -> None:
     """Messages that stay in the store are included once, whatever is stored or removed meanwhile."""
     start = datetime(2026, 11, 22, tzinfo=UTC)
@@ -317,6 +372,8 @@ async def test_store_that_cannot_be_read_or_consumed_says_so(store: Store[Any], 
             await store.remove(["x"])
         with pytest.raises(NotSupportedError):
             store.entries()
+        with pytest.raises(NotSupportedError):
+            await store.count()
     if not kind.consumers:
         with pytest.raises(NotSupportedError):
             await receive(store)

@@ -35,7 +35,7 @@ class Memory(Store[Any]):
             for number in range(count)
         ]
 
-    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
         for message in self.messages[::-1] if reverse else self.messages:
             yield message
 
@@ -95,4 +95,6 @@ async def test_sqlite_selects_by_time_and_size(tmp_path: Path) -> None:
         ):
             entries = [numbers[entry.id] async for entry in store.search(query)]
             assert entries == expected
-            assert len([row async for row in store._select(Query.parse(query), reverse=True)]) == len(expected)
+            assert len(
+                [row async for row in store._select(Query.parse(query), reverse=True, after=None, offset=0)]
+            ) == len(expected)

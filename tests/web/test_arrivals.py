@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from smtp_trio.stores import SQLite, Store
+from smtp_trio.stores import Entry, SQLite, Store
 from smtp_trio.web import _arrivals, app
 from smtp_trio.web._arrivals import Arrivals
 
@@ -69,10 +70,10 @@ async def test_nothing_is_read_without_subscribers(tmp_path: Path, autojump_cloc
     reads = 0
 
     class Counting(SQLite):
-        def entries(self, *, reverse: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def entries(self, **options: Any) -> AsyncGenerator[Entry]:
             nonlocal reads
             reads += 1
-            return super().entries(reverse=reverse)
+            return super().entries(**options)
 
     async with Counting(tmp_path / "mail.db") as store:
         arrivals = Arrivals(store)
