@@ -45,6 +45,7 @@ UPWARD: dict[tuple[str, str], str] = {
     ("_cli.main", "__init__"): "`--version` prints `__version__`",
     ("web._openapi", "__init__"): "the description has `__version__`",
     ("web._metrics", "__init__"): "the metrics have the version as well",
+    ("web._statistics_api", "__init__"): "the statistics have it too",
     (
         "_client.connect",
         "routing._send",

@@ -68,12 +68,22 @@ class WorkerState:
 
 
 @frozen(kw_only=True)
+class StoreNumbers:
+    """What a store has and has dropped, in messages and octets. What it cannot tell without reading much is None."""
+
+    messages: int | None = None
+    octets: int | None = None
+    dropped: int | None = None
+    dropped_octets: int | None = None
+
+
+@frozen(kw_only=True)
 class Snapshot:
     """The numbers of one process that serves, or the sums of several.
 
     ``cpu_seconds`` and ``resident_bytes`` are the CPU time and the resident memory of the processes. ``hooks`` has the
     durations of each hook. ``waiting`` is the number of messages that wait for a commit. A limit is None if there is none.
-    ``workers`` is empty for a process that serves alone.
+    ``workers`` is empty for a process that serves alone. Only the process with the HTTP listener knows ``store``.
     """
 
     statistics: Statistics
@@ -86,6 +96,7 @@ class Snapshot:
     sessions_limit: int | None = None
     memory_limit: int | None = None
     workers: tuple[WorkerState, ...] = ()
+    store: StoreNumbers | None = None
 
     def to_json(self) -> Json:
         """Return the values in a form that JSON has."""
@@ -93,14 +104,14 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Snapshot:
-        """Return what `to_json` has been called for, without ``workers``."""
+        """Return what `to_json` has been called for, without ``workers`` and ``store``."""
         made = {
             "statistics": statistics_from_json(values["statistics"]),
             "hooks": {name: Distribution(**each) for name, each in values["hooks"].items()},
             "sessions": Distribution(**values["sessions"]),
             "commits": Distribution(**values["commits"]),
         }
-        return cls(**{**values, **made, "workers": ()})
+        return cls(**{**values, **made, "workers": (), "store": None})
 
     def ended(self) -> Snapshot:
         """Return the values of a process that has ended: it has counted the same, and holds nothing any more."""

@@ -16,6 +16,7 @@ from . import (
     _metrics,
     _pages,
     _schemas,
+    _statistics_api,
     _wait,
 )
 from ._context import Context
@@ -35,6 +36,7 @@ APIS = (
     _events_api,
     _mailpit,
     _metrics,
+    _statistics_api,
 )
 
 

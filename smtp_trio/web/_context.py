@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ from attrs import Factory, define
 
 from .._server.snapshot import Snapshot
 from ._arrivals import Arrivals
-from ._measuring import measure_alone
+from ._history import History
+from ._measuring import StoreGauge, measure_alone
 from ._read_marks import ReadMarks
 from ._recent import Recent
 
@@ -43,3 +45,9 @@ class Context:
     measure: Callable[[], Awaitable[Snapshot]] = Factory(
         lambda self: measure_alone(self.server, self.store), takes_self=True
     )
+    #: Reads the numbers of the store.
+    store_gauge: StoreGauge = Factory(lambda self: StoreGauge(self.store), takes_self=True)
+    #: The last hour.
+    history: History = Factory(lambda self: History(self.measure), takes_self=True)
+    #: When the listener was made, by `time.monotonic`.
+    began: float = Factory(time.monotonic)

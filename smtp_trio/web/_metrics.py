@@ -23,6 +23,7 @@ from .._server.measurements import COMMIT_BOUNDS, HOOK_BOUNDS, SESSION_BOUNDS, D
 from .._server.snapshot import Snapshot
 from ._context import Context
 from ._operation import Operation
+from ._statistics_api import numbers
 
 # Everything is read when the metrics are asked for, from a `Snapshot`. The table METRICS has one row for each metric, and
 # docs/metrics.rst has one too (a test compares them).
@@ -75,9 +76,14 @@ def by_name(counts: Mapping[str, float]) -> Values:
     return {(name,): number for name, number in counts.items()}
 
 
-def limit(number: int | None) -> Values:
-    """Return a limit; no value if there is none."""
+def optional(number: int | None) -> Values:
+    """Return a number; no value if there is none."""
     return {} if number is None else {(): number}
+
+
+def stored(name: str) -> Callable[[Snapshot], Values]:
+    """Return a function that reads a number of `StoreNumbers`."""
+    return lambda snapshot: optional(getattr(snapshot.store, name, None))
 
 
 METRICS: tuple[Metric, ...] = (
@@ -94,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
         name="sessions_limit",
         kind="gauge",
         text="Sessions that may be open; absent without a limit.",
-        read=lambda snapshot: limit(snapshot.sessions_limit),
+        read=lambda snapshot: optional(snapshot.sessions_limit),
     ),
     Metric(
         name="connections_refused",
@@ -148,7 +154,7 @@ METRICS: tuple[Metric, ...] = (
         name="memory_limit_bytes",
         kind="gauge",
         text="Octets that they may hold; absent without a limit.",
-        read=lambda snapshot: limit(snapshot.memory_limit),
+        read=lambda snapshot: optional(snapshot.memory_limit),
     ),
     Metric(
         name="session_seconds",
@@ -177,6 +183,24 @@ METRICS: tuple[Metric, ...] = (
         kind="gauge",
         text="Messages that wait for their commit to begin.",
         read=lambda snapshot: {(): snapshot.waiting},
+    ),
+    Metric(
+        name="store_messages",
+        kind="gauge",
+        text="Messages in the store; absent if it cannot count them.",
+        read=stored("messages"),
+    ),
+    Metric(
+        name="store_bytes",
+        kind="gauge",
+        text="Octets of the messages in the store; only of a store in memory.",
+        read=stored("octets"),
+    ),
+    Metric(
+        name="store_dropped",
+        kind="counter",
+        text="Messages that a store in memory has dropped to make room.",
+        read=stored("dropped"),
     ),
     Metric(
         name="cpu_seconds",
@@ -226,7 +250,7 @@ class ServerCollector(Collector):
 async def show_metrics(context: Context, request: Request) -> Response:
     """Return the metrics."""
     registry = CollectorRegistry()
-    registry.register(ServerCollector(await context.measure()))
+    registry.register(ServerCollector(await numbers(context)))
     ProcessCollector(registry=registry)
     encoder, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encoder(registry), media_type=None, headers={"content-type": content_type})

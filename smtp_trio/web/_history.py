@@ -1,0 +1,62 @@
+"""`History`: what a server did in each of the last sixty minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import trio
+from attrs import frozen
+
+from .._server.snapshot import Snapshot
+from .._types import Statistics
+
+MINUTES = 60
+#: Seconds.
+MINUTE = 60
+
+
+@frozen
+class Minute:
+    """What a server did in one minute, beginning at ``time``. ``refusals`` are by stage and reply code."""
+
+    time: datetime
+    messages: int
+    sessions: int
+    refusals: Counter[str]
+
+
+class History:
+    """Reads the counters at the end of each minute, and keeps the differences."""
+
+    def __init__(self, measure: Callable[[], Awaitable[Snapshot]], now: Callable[[], float] = time.time) -> None:
+        self._measure = measure
+        self._now = now
+        self._minutes: deque[Minute] = deque(maxlen=MINUTES - 1)
+        self._before = Statistics()  # at the beginning of this minute
+        self._began = now()
+
+    async def run(self) -> None:
+        """Keep the history until it is cancelled."""
+        while True:
+            # The clock of the system may be set, so this waits for the end of its minute, and never for none.
+            await trio.sleep(max(0.1, MINUTE - self._now() % MINUTE))
+            statistics = (await self._measure()).statistics
+            self._minutes.append(self._minute(statistics))
+            self._before, self._began = statistics, self._now()
+
+    def minutes(self, statistics: Statistics) -> list[Minute]:
+        """Return the minutes from the oldest to the one that has begun, given the present counters."""
+        return [*self._minutes, self._minute(statistics)]
+
+    def _minute(self, statistics: Statistics) -> Minute:
+        before = self._before
+        return Minute(
+            datetime.fromtimestamp(math.floor(self._began / MINUTE) * MINUTE, UTC),
+            statistics.messages - before.messages,
+            statistics.sessions_total - before.sessions_total,
+            statistics.refusals - before.refusals,
+        )
