@@ -71,7 +71,10 @@ async def serve_listeners(
         application.check_exposure(listeners)
         task_status.started(f"http://{format_address(listeners[0].socket)}")
         try:
-            await serve_http(application, listeners)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(application.context.history.run)
+                await serve_http(application, listeners)
+                nursery.cancel_scope.cancel()
         except Exception as error:  # the mail server in the same nursery goes on
             log_events.HTTP_ENDED.log(error=repr(error), exc_info=error)
     finally:
