@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from itertools import islice
 from typing import Any
@@ -94,29 +94,15 @@ async def stored_of(context: Context, request: Request) -> Stored:
     return await context.store.get(name)
 
 
-async def older(context: Context, query: Query, before_id: str | None) -> AsyncGenerator[Entry]:
-    """Iterate over the messages that fulfil a query, from the newest to the oldest, after the one with an id."""
-    waits_for = before_id
-    async with aclosing(context.store.search(query)) as entries:
-        async for entry in entries:
-            if waits_for is None:
-                yield entry
-            elif entry.id == waits_for:
-                waits_for = None
-    if waits_for is not None:
-        raise ApiError(404, "before_id: the store has no message with this id that fulfils the query")
-
-
 async def list_messages(context: Context, request: Request) -> Response:
     """Return the messages that fulfil a query, the newest first."""
     values = arguments(request)
-    limit = values["limit"]
-    found: list[Entry] = []
-    async with aclosing(older(context, query_of(values), values.get("before_id"))) as entries:
-        async for entry in entries:
-            found.append(entry)
-            if len(found) > limit:
-                break
+    limit, before_id = values["limit"], values.get("before_id")
+    try:
+        async with aclosing(context.store.search(query_of(values), after=before_id, limit=limit + 1)) as entries:
+            found = [entry async for entry in entries]
+    except MessageNotFoundError:
+        raise ApiError(404, "before_id: the store has no message with this id") from None
     page = found[:limit]
     return Json(
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import aclosing
 
 import trio
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .._groups import collapse_group
-from ..stores import Entry, MessageNotFoundError, Query
+from ..stores import MessageNotFoundError, Query
 from ..stores._query import Term
 from ._api import MAX_ID, describe, describe_message, query_of
 from ._context import Context
@@ -100,32 +101,19 @@ async def find(context: Context, wanted: Wanted) -> list[dict[str, object]]:
 
 async def present(context: Context, wanted: Wanted) -> list[str]:
     """Return the ids of the newest messages in the store that fulfil a query, not more than are waited for."""
-    found: list[str] = []
-    if wanted.after_id is None:
-        async with aclosing(context.store.search(wanted.query)) as entries:
-            async for entry in entries:
-                found.append(entry.id)
-                if len(found) == wanted.count:
-                    break
-        return found
-    async with aclosing(context.store.entries(reverse=True)) as entries:
-        async for entry in entries:
-            if entry.id == wanted.after_id:
-                return found
-            if len(found) < wanted.count and await fulfils(context, wanted.query, entry):
-                found.append(entry.id)
-    raise ApiError(404, "after_id: the store has no message with this id")
-
-
-async def fulfils(context: Context, query: Query, entry: Entry) -> bool:
-    """Return whether a message fulfils a query."""
-    decided = query.decide(entry)
-    if decided is not None:
-        return decided
+    after = wanted.after_id
+    if after is None:
+        async with aclosing(context.store.search(wanted.query, limit=wanted.count)) as entries:
+            return [entry.id async for entry in entries]
+    # Those after an id are read from the oldest on, so that older ones are not looked at.
+    found: deque[str] = deque(maxlen=wanted.count)
     try:
-        return await context.recent.match(entry.id, query)
+        async with aclosing(context.store.search(wanted.query, reverse=False, after=after)) as entries:
+            async for entry in entries:
+                found.appendleft(entry.id)
     except MessageNotFoundError:
-        return False
+        raise ApiError(404, "after_id: the store has no message with this id") from None
+    return list(found)
 
 
 async def read(context: Context, ids: list[str]) -> list[dict[str, object]]:
@@ -141,12 +129,8 @@ async def read(context: Context, ids: list[str]) -> list[dict[str, object]]:
 
 async def missing(context: Context, wanted: Wanted, seconds: float) -> ApiError:
     """Return the error of a request that has waited for too long. It shows the newest messages, to find a wrong address."""
-    found = []
-    async with aclosing(context.store.entries(reverse=True)) as entries:
-        async for entry in entries:
-            found.append(describe(context, entry))
-            if len(found) == MAX_LISTED:
-                break
+    async with aclosing(context.store.entries(reverse=True, limit=MAX_LISTED)) as entries:
+        found = [describe(context, entry) async for entry in entries]
     what = "no message" if wanted.count == 1 else f"fewer than {wanted.count} messages"
     which = f" for {wanted.query}" if wanted.query.terms else ""
     text = f"{what}{which} within {seconds:g} s; 'newest' has the newest messages of the store"
