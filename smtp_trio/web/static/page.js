@@ -17,6 +17,7 @@ function tell(text) {
 // --- loading
 
 let last = 0;
+let showing = null;
 
 // Replace elements of this document by those of another view. Of several loads only the latest counts.
 async function load(url, ...ids) {
@@ -24,8 +25,10 @@ async function load(url, ...ids) {
   const response = await fetch(url);
   const loaded = new DOMParser().parseFromString(await response.text(), "text/html");
   if (number !== last) return;
+  const state = loaded.getElementById("main")?.className;
+  if (!ids.every((id) => loaded.getElementById(id))) location.href = url; // an error, which is a page of its own
   for (const id of ids) replace(id, loaded);
-  return loaded;
+  return { title: loaded.title, state };
 }
 
 function replace(id, loaded) {
@@ -51,19 +54,23 @@ function enable(part) {
   for (const element of part.querySelectorAll("[data-script]")) element.hidden = false;
 }
 
+// Replace the view by another one, and its address too.
 async function show(url, push = true) {
-  const loaded = await load(url, "list", "message");
+  const loading = load(url, "list", "message");
+  showing = loading;
+  const loaded = await loading.finally(() => { if (showing === loading) showing = null; });
   if (!loaded) return;
   if (push) history.pushState(null, "", url);
   document.title = loaded.title;
-  find("#main").className = loaded.getElementById("main").className;
+  find("#main").className = loaded.state;
   find("#message").focus({ preventScroll: true });
 }
 
-// The list changes, and the open message does not.
-function listUrl() {
+// Load the list again. The open message does not change, so it is not loaded.
+async function refresh() {
+  while (showing) await showing.catch(() => {});
   const wanted = new URLSearchParams({ q: query(), start: params().get("start") ?? "", selected: openId() });
-  return `${root}/?${wanted}`;
+  await load(`${root}/?${wanted}`, "list");
 }
 
 // Load at once, and again at the end of each interval in which something has happened.
@@ -110,7 +117,7 @@ async function remove(id) {
     await show(next && at >= 0 ? next.href : `${root}/?${new URLSearchParams({ q: query() })}`);
   } else {
     next?.focus();
-    await load(listUrl(), "list");
+    await refresh();
   }
 }
 
@@ -167,7 +174,7 @@ find("#search")?.addEventListener("input", (event) => {
     url.searchParams.delete("start");
     if (event.target.value) url.searchParams.set("q", event.target.value); else url.searchParams.delete("q");
     history.replaceState(null, "", url);
-    load(listUrl(), "list");
+    refresh();
   }, 150);
 });
 find(".search")?.addEventListener("submit", (event) => {
@@ -183,15 +190,19 @@ function connected(isOn) {
   live.textContent = isOn ? "Live" : "Connecting";
 }
 
+// A browser keeps few connections to one server, so only the tab that is looked at has an event stream.
+let events;
+const later = throttled(refresh, 500);
 function follow() {
-  const refresh = throttled(() => load(listUrl(), "list"), 500);
-  const events = new EventSource(`${root}/api/events`);
-  for (const name of ["ready", "message", "lost"]) events.addEventListener(name, refresh);
-  events.onopen = () => connected(true);
-  events.onerror = () => {
+  events?.close();
+  if (document.hidden) return;
+  const stream = events = new EventSource(`${root}/api/events`);
+  for (const name of ["ready", "message", "lost"]) stream.addEventListener(name, later);
+  stream.onopen = () => connected(true);
+  stream.onerror = () => {
     connected(false);
     // A browser connects again after an interruption, but not after a refusal.
-    if (events.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
+    if (stream.readyState === EventSource.CLOSED && stream === events) setTimeout(follow, 5000);
   };
 }
 
@@ -210,6 +221,11 @@ find("#fault-form")?.addEventListener("submit", async (event) => {
 });
 
 enable(document);
-if (find("#list")) follow();
+if (find("#list")) {
+  follow();
+  document.addEventListener("visibilitychange", follow);
+  addEventListener("pagehide", () => events.close());
+  addEventListener("pageshow", (event) => event.persisted && follow());
+}
 const refreshed = find("[data-refresh]");
 if (refreshed) setInterval(() => document.hidden || load(location.href, refreshed.id).catch(() => {}), 2000);

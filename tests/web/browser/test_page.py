@@ -1,0 +1,109 @@
+"""The page in a browser: arrival, reading, search, attachments, deletion and the keyboard."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .inbox import Inbox
+
+if TYPE_CHECKING:
+    from .browser import Browser
+
+pytestmark = pytest.mark.interop
+
+OCTETS = bytes(range(256)) * 200
+
+
+def mail(subject: str, text: str = "Hello Ada") -> EmailMessage:
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = subject, "shop@example.com", "ada@example.org"
+    message.set_content(text)
+    return message
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+def test_mail_arrives_and_is_read_searched_downloaded_and_deleted(browser: Browser, inbox: Inbox, width: int) -> None:
+    browser.resize(width, 800)
+    browser.wait(lambda: browser.all(".live.on"), "not connected")
+    browser.driver.execute_script("window.notReloaded = true")
+
+    inbox.send(mail("Welcome"))
+    browser.wait(lambda: browser.texts(".unread .subject") == ["Unread: Welcome"], "the first message")
+    invoice = mail("Invoice", "Two notebooks")
+    invoice.add_alternative("<p>Two <b>notebooks</b></p>", subtype="html")
+    invoice.add_attachment(OCTETS, maintype="application", subtype="octet-stream", filename=f"invoice {width}.bin")
+    inbox.send(invoice)
+    browser.wait(lambda: len(browser.all(".unread")) == 2, "the second message")
+
+    # Read it.
+    browser.click(".row .subject")
+    browser.wait(lambda: browser.texts("#subject") == ["Invoice"], "the message")
+    assert len(browser.all(".unread")) == 1
+    browser.driver.switch_to.frame(browser.find("iframe.html"))
+    browser.wait(lambda: browser.texts("p") == ["Two notebooks"], "the HTML")
+    browser.driver.switch_to.default_content()
+    browser.click(".tabs a[href*='view=text']")
+    browser.wait(lambda: browser.texts("pre.text") == ["Two notebooks\n"], "the text")
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+    # Save the attachment.
+    browser.click(".files a")
+    saved = browser.downloads / f"invoice {width}.bin"
+    browser.wait(saved.exists, "the attachment")
+    assert saved.read_bytes() == OCTETS
+
+    # Search for the other one.
+    if width < 700:
+        browser.click(".back")
+    browser.find("#search").send_keys("subject:welc")
+    browser.wait(lambda: browser.texts(".row .subject") == ["Unread: Welcome"], "the result")
+    browser.click(".row .subject")
+    browser.wait(lambda: browser.texts("#subject") == ["Welcome"], "the other message")
+
+    # Delete it.
+    browser.click("#delete")
+    browser.wait(lambda: inbox.count() == 1, "the deletion")
+    browser.wait(lambda: browser.texts(".row .subject") == [], "the list without it")
+    assert browser.driver.execute_script("return window.notReloaded") is True
+
+
+def test_keyboard(browser: Browser, inbox: Inbox) -> None:
+    for number in range(3):
+        inbox.send(mail(f"Mail {number}"))
+    browser.wait(lambda: len(browser.all(".row")) == 3, "the messages")
+    browser.press("j")
+    browser.press("\ue007")  # Enter
+    browser.wait(lambda: browser.texts("#subject") == ["Mail 2"], "the first message")
+    browser.press("j")
+    browser.wait(lambda: browser.texts("#subject") == ["Mail 1"], "the next message")
+    browser.press("k")
+    browser.wait(lambda: browser.texts("#subject") == ["Mail 2"], "the previous message")
+    browser.press("#")
+    browser.wait(lambda: browser.texts("#subject") == ["Mail 1"], "the message after the deleted one")
+    assert inbox.count() == 2
+    browser.press("u")
+    browser.wait(lambda: browser.all("#message.empty"), "the list")
+    browser.press("?")
+    browser.wait(lambda: browser.all("#help[open]"), "the help")
+    browser.press("\ue00c")  # Escape
+    browser.wait(lambda: not browser.all("#help[open]"), "no help")
+    browser.press("/")
+    browser.press("subject:0")
+    browser.wait(lambda: browser.texts(".row .subject") == ["Unread: Mail 0"], "the result")
+
+
+def test_messages_are_read_without_scripts(browser: Browser, inbox: Inbox) -> None:
+    inbox.send(mail("Welcome", "Hello Ada"))
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.driver.get(inbox.url)
+        browser.click(".row .subject")
+        assert browser.find("#subject").text == "Welcome"
+        browser.click(".tabs a[href*='view=raw']")
+        assert "Subject: Welcome" in browser.find("pre.source").text
+        assert not browser.find("#delete").is_displayed()
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
