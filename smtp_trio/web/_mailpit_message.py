@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -23,11 +24,23 @@ if TYPE_CHECKING:
     from ..stores import Stored
     from ._context import Context
 
+T = TypeVar("T")
+
 LATEST = "latest"
 NUMBER = re.compile("[0-9]{1,6}")
 CID = re.compile(r"""(?i)(=\s*["']?|url\(\s*["']?)cid:([^"'\s<>)]+)""")
-#: The HTML of a message is a document of its own, which may run nothing and load nothing but its images.
-SANDBOX = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
+# Tests compare the HTML with what was sent, so it is not sanitised here. A browser that opens it runs nothing, submits nothing,
+# and fetches nothing but images of this server. The origin of the document is that of this server, because images would be
+# requests of another site otherwise; without scripts that gives it no authority.
+VIEW_POLICY = (
+    "sandbox allow-same-origin; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+
+
+async def read_message(stored: Stored, work: Callable[[], T]) -> T:
+    """Return the result of a function that reads a message; it is called in a thread if the message is large."""
+    return work() if len(stored.message) < LARGE else await run_in_thread(work)
 
 
 async def find(context: Context, request: Request) -> Stored:
@@ -48,10 +61,7 @@ async def get_message(context: Context, request: Request) -> Response:
     stored = await find(context, request)
     context.read.mark([stored.id])
 
-    def content() -> Response:
-        return Json(whole(stored, ParsedMessage.of(stored)))
-
-    return content() if len(stored.message) < LARGE else await run_in_thread(content)
+    return await read_message(stored, lambda: Json(whole(stored, ParsedMessage.of(stored))))
 
 
 async def get_header(context: Context, request: Request) -> Response:
@@ -76,20 +86,25 @@ async def get_part(context: Context, request: Request) -> Response:
     return Octets(octets, part.type, part.safe_filename)
 
 
-async def view_html(context: Context, request: Request) -> Response:
-    """Return the HTML of a message, and mark it as read. Images that are part of the message are shown."""
-    stored = await find(context, request)
-    parsed = await parse(stored)
-    if not parsed.html:
-        raise ApiError(404, "the message has no HTML")
-    context.read.mark([stored.id])
+def linked(stored: Stored, parsed: ParsedMessage) -> str:
+    """Return the HTML of a message, in which ``cid:`` URLs (RFC 2392) are those of the parts."""
     numbers = {part.content_id: part.number for part in parsed.parts if part.content_id}
 
-    def linked(found: re.Match[str]) -> str:
-        number = numbers.get(found[2])
+    def link(found: re.Match[str]) -> str:
+        number = numbers.get(unquote(found[2]))
         return found[0] if number is None else f"{found[1]}/api/v1/message/{quote(stored.id, safe='')}/part/{number}"
 
-    return HTMLResponse(CID.sub(linked, parsed.html), headers={"Content-Security-Policy": SANDBOX})
+    return CID.sub(link, parsed.html)
+
+
+async def view_html(context: Context, request: Request) -> Response:
+    """Return the HTML of a message, and mark it as read."""
+    stored = await find(context, request)
+    html = await read_message(stored, lambda: linked(stored, ParsedMessage.of(stored)))
+    if not html:
+        raise ApiError(404, "the message has no HTML")
+    context.read.mark([stored.id])
+    return HTMLResponse(html.encode("utf-8", "replace"), headers={"Content-Security-Policy": VIEW_POLICY})
 
 
 async def view_text(context: Context, request: Request) -> Response:
@@ -97,7 +112,7 @@ async def view_text(context: Context, request: Request) -> Response:
     stored = await find(context, request)
     parsed = await parse(stored)
     context.read.mark([stored.id])
-    return PlainTextResponse(parsed.text)
+    return PlainTextResponse(parsed.text.encode("utf-8", "replace"))
 
 
 async def view(context: Context, request: Request) -> Response:

@@ -187,7 +187,7 @@ async def test_views(mailbox: Mailbox) -> None:
     name = await mailbox.add(typical())
     response = await mailbox.http.get("/view/latest.html")
     assert response.text == f'<p>Hello <img src="/api/v1/message/{name}/part/3"></p>\n'
-    assert response.headers["Content-Security-Policy"].startswith("sandbox;")
+    assert response.headers["Content-Security-Policy"].startswith("sandbox allow-same-origin; default-src 'none'")
     assert (await mailbox.http.get(f"/api/v1/message/{name}/part/3")).content == b"\x89PNG"
     assert (await mailbox.http.get(f"/view/{name}.txt")).text == "Hello\n\n  Bo\n"
     response = await mailbox.http.get("/view/latest")
