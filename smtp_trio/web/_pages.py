@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,35 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from .._server.threads import run_in_thread
-from ..stores import Entry, MessageNotFoundError, NotSupportedError, Query, Stored, StoreError
+from ..stores import MessageNotFoundError, NotSupportedError, Stored, StoreError
+from ._api import query_of
 from ._context import Context
 from ._html import content_policy, has_remote_images, is_cut, sanitised
 from ._message import ParsedMessage, parse
-from ._operation import PathRoute
+from ._operation import ApiError, PathRoute
+from ._plot import Plot
+from ._statistics_api import describe
 from ._templates import render
 
 #: The number of messages on one page of the list.
 PAGE_SIZE = 50
+#: The number up to which found messages are counted.
+MAX_COUNT = 1000
 #: Parts in the list of a message, and recipients.
 MAX_SHOWN = 200
 #: Characters of the text, and octets of the source, that the page shows. All of it can be downloaded.
 MAX_TEXT, MAX_SOURCE = 256 << 10, 256 << 10
 TABS = {"html": "HTML", "text": "Text", "headers": "Headers", "parts": "Parts", "raw": "Source"}
+
+
+class Static(StaticFiles):
+    """Static files, which a browser keeps and asks about before it uses them."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
 
 Handler = Callable[[Context, Request], Awaitable[Response]]
 
@@ -83,28 +97,24 @@ async def list_messages(context: Context, request: Request) -> dict[str, Any]:
     """Return what the list shows: the newest messages that a query finds."""
     text = request.query_params.get("q", "").strip()
     start = int(number) if (number := request.query_params.get("start", "")).isdecimal() and len(number) < 9 else 0
-    entries: list[Entry] = []
-    error = ""
+    error, entries, total = "", [], 0
     try:
-        store = context.store
-        found = store.search(Query.parse(text)) if text else store.entries(reverse=True)
-        async with aclosing(found):
-            position = 0
-            async for entry in found:
-                position += 1
-                if position > start:
-                    entries.append(entry)
-                if len(entries) > PAGE_SIZE:
-                    break
-    except ValueError as problem:
-        error = str(problem)
+        query = query_of({"query": text})
+        found = context.store.search(query, offset=start, limit=PAGE_SIZE + 1)
+        entries = [entry async for entry in found]
+        total = start + len(entries)
+        if len(entries) > PAGE_SIZE:
+            total = await context.store.count(query, limit=MAX_COUNT)
+    except ApiError as problem:
+        error = problem.message.removeprefix("query: ")
     return {
         "query": text,
-        "start": start,
         "entries": entries[:PAGE_SIZE],
+        "total": total,
+        "is_more": total == MAX_COUNT,
         "older": start + PAGE_SIZE if len(entries) > PAGE_SIZE else None,
         "newer": max(0, start - PAGE_SIZE) if start else None,
-        "unread": {entry.id for entry in entries if entry.id not in context.read},
+        "unread": {entry.id for entry in entries[:PAGE_SIZE] if entry.id not in context.read},
         "error": error,
     }
 
@@ -126,6 +136,25 @@ def message_values(context: Context, stored: Stored, parsed: ParsedMessage) -> d
     }
 
 
+async def show_status(context: Context, request: Request) -> Response:
+    """Show what the server does and did in the last hour."""
+    statistics = await describe(context)
+    history = statistics["history"]
+    return page(
+        "status.html",
+        request,
+        statistics=statistics,
+        messages=Plot.of(history, [{"messages": minute["messages"]} for minute in history]),
+        refusals=Plot.of(history, [minute["refusals"] for minute in history]),
+        sessions=None,
+    )
+
+
+async def show_faults(context: Context, request: Request) -> Response:
+    """Show the faults that are active."""
+    return page("faults.html", request, faults=None if context.faults is None else list(context.faults), presets=[])
+
+
 async def show_html(context: Context, request: Request) -> Response:
     """Return the sanitised HTML of a message, which the page shows in a frame."""
     stored = await context.store.get(request.path_params["id"])
@@ -135,7 +164,7 @@ async def show_html(context: Context, request: Request) -> Response:
     headers = {
         "Content-Security-Policy": content_policy(remote=remote),
         "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "SAMEORIGIN",
     }
     return HTMLResponse(safe, headers=headers)
 
@@ -143,8 +172,14 @@ async def show_html(context: Context, request: Request) -> Response:
 def routes(context: Context) -> list[BaseRoute]:
     """Return the routes of the page."""
 
-    handlers = {"/": show_inbox, "/messages/{id}": show_message, "/messages/{id}/html": show_html}
+    handlers: dict[str, Handler] = {
+        "/": show_inbox,
+        "/messages/{id}": show_message,
+        "/messages/{id}/html": show_html,
+        "/status": show_status,
+        "/faults": show_faults,
+    }
     return [
         *(PathRoute(path, partial(answer, handler, context)) for path, handler in handlers.items()),
-        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        Mount("/static", Static(directory=Path(__file__).parent / "static")),
     ]

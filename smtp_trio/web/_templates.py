@@ -42,6 +42,18 @@ def moment(when: datetime) -> str:
     return f"{local:%d %b %H:%M}" if datetime.now().astimezone() - local < timedelta(days=300) else f"{local:%d %b %Y}"
 
 
+def duration(seconds: float) -> str:
+    """Return a number of seconds in the two largest units."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86_400)
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return (
+        f"{minutes} min" if minutes >= 10 else f"{minutes} min {int(seconds) % 60} s" if minutes else f"{seconds:.0f} s"
+    )
+
+
 @cache
 def environment() -> jinja2.Environment:
     """Return the environment of the templates."""
@@ -52,7 +64,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    created.filters.update(visible=visible, size=size, moment=moment, id=partial(quote, safe=""))
+    created.filters.update(visible=visible, size=size, moment=moment, duration=duration, id=partial(quote, safe=""))
     return created
 
 

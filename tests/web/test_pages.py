@@ -127,3 +127,19 @@ async def test_subject_cannot_change_the_direction_of_the_page() -> None:
             text = (await http.get(path)).text
             assert "pay [U+202E]exe.pdf[U+0007][U+001B][31m" in text
             assert "\u202e" not in text
+
+
+async def test_status_and_faults_are_shown_without_a_server() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        status, faults = [(await http.get(path)).text for path in ("/status", "/faults")]
+    assert "No message in the last hour" in status
+    assert "memory:" in status
+    assert "Faults cannot be set" in faults
+
+
+async def test_views_can_only_be_read() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        for path in ("/", "/status", "/faults"):
+            response = await http.delete(path)
+            assert response.status_code == 405
+            assert response.headers["allow"] == "GET, HEAD"
