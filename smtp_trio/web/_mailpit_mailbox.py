@@ -49,11 +49,11 @@ def page_in(request: Request) -> tuple[int, int]:
 
 async def totals(context: Context) -> tuple[int, int]:
     """Return how many messages there are, and how many of them are unread."""
-    total = unread = 0
-    async for entry in context.store.entries():
-        total += 1
-        unread += entry.id not in context.read
-    return total, unread
+    marked = list(context.read)
+    present = await context.store.present(marked)
+    context.read.mark((each for each in marked if each not in present), read=False)  # removed elsewhere, or dropped
+    total = await context.store.count()
+    return total, max(total - len(present), 0)
 
 
 async def summaries(context: Context, entries: list[Entry]) -> list[dict[str, Any]]:
@@ -70,15 +70,7 @@ async def list_messages(context: Context, request: Request) -> Response:
     """Return a page of all messages."""
     total, unread = await totals(context)
     start, limit = page_in(request)
-    page: list[Entry] = []
-    position = 0
-    async with aclosing(context.store.entries(reverse=True)) as entries:
-        async for entry in entries:
-            if position >= start + limit:
-                break
-            if position >= start:
-                page.append(entry)
-            position += 1
+    page = [entry async for entry in context.store.entries(reverse=True, offset=start, limit=limit)]
     return await answer_page(context, page, start, total=total, unread=unread, count=total, unread_count=unread)
 
 

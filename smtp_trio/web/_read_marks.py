@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: The number of messages that are remembered as read. A store has no field for it, and older marks matter least.
 MAX_MARKS = 100_000
@@ -17,6 +17,9 @@ class ReadMarks:
 
     def __contains__(self, id: str) -> bool:
         return id in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
 
     def mark(self, ids: Iterable[str], *, read: bool = True) -> None:
         """Mark messages as read or as unread."""

@@ -294,6 +294,17 @@ async def test_read_marks(mailbox: Mailbox) -> None:
     assert (await mailbox.get("/api/v1/info"))["Unread"] == 0
 
 
+async def test_marks_of_messages_that_the_store_has_dropped_are_forgotten() -> None:
+    async with Memory(messages=2) as store, client(app(None, store)) as http:
+        mailbox = Mailbox(store, http)
+        for name in "abcd":
+            await mailbox.add(simple(name))
+            await mailbox.get("/api/v1/message/latest")
+        await mailbox.add(simple("e"))
+        found = await mailbox.get("/api/v1/messages")
+        assert (found["total"], found["unread"]) == (2, 1)
+
+
 async def test_delete(mailbox: Mailbox) -> None:
     ids = [await mailbox.add(simple(name)) for name in "abcdef"]
     for body, expected in (
