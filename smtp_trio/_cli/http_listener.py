@@ -21,6 +21,7 @@ from .options import UsageError, describe_listen_error, read_password
 if TYPE_CHECKING:
     from .._server.server import Server
     from ..stores import Store
+    from ..web import Recorder
     from ..web._app import App
     from ..web._security import Access
 
@@ -36,6 +37,8 @@ class HttpListener:
     _app: Callable[..., App]
     _access: Access
     _users: UsersFile | None
+    #: What records the sessions; None if they are not.
+    recorder: Recorder | None
     _listeners: list[trio.SocketListener] = field(factory=list, init=False)
 
     async def open(self) -> None:
@@ -76,7 +79,7 @@ class HttpListener:
 def prepare_http(options: argparse.Namespace) -> HttpListener | None:
     """Return the listener of ``--http``, or None without it. Raises UsageError for options that cannot be used."""
     if options.http is None:
-        for name in ("http_token", "http_token_file", "http_auth_file", "http_name"):
+        for name in ("http_token", "http_token_file", "http_auth_file", "http_name", "http_transcripts"):
             if getattr(options, name):
                 raise UsageError(f"--{name.replace('_', '-')} requires --http")
         return None
@@ -102,5 +105,8 @@ def prepare_http(options: argparse.Namespace) -> HttpListener | None:
         access = Access.of(token, users, options.http_name)
     except ValueError as error:
         raise UsageError(f"--http: {error}") from None
-    app = partial(web.app, token=token, users=users, names=options.http_name)
-    return HttpListener(options.http, app, access, users)
+    if options.http_transcripts and options.workers != 1:
+        raise UsageError("--http-transcripts cannot be combined with --workers: the sessions are in other processes")
+    recorder = web.Recorder(options.http_transcripts) if options.http_transcripts else None
+    app = partial(web.app, recorder=recorder, token=token, users=users, names=options.http_name)
+    return HttpListener(options.http, app, access, users, recorder)

@@ -29,6 +29,9 @@ def add_http_options(add: Callable[..., Any]) -> None:
         help="with --http: users who have access with their passwords, as `smtp-trio passwd` writes them")
     add("--http-name", metavar="NAME", action="append", default=[],
         help="with --http: host name by which browsers and clients reach it, besides localhost and IP addresses. Repeatable")
+    add("--http-transcripts", metavar="N", type=number_between(int, 100_000), default=0,
+        help="with --http: show the transcripts of this many of the newest sessions, which takes memory and time "
+             "(default: %(default)s)")
     # fmt: on
 
 

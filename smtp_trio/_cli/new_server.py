@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -25,20 +26,23 @@ from .limit_option import make_limits
 from .options import UsageError, describe_error
 from .serve_options import ALL_DOMAINS
 
+if TYPE_CHECKING:
+    from ..web import Recorder
+
 #: The extension of ``--auth-accept-any``, with all mechanisms that send the password or token itself.
 ANY_LOGIN = Auth(cleartext=True, mechanisms=tuple(name for name, each in MECHANISMS.items() if each.cleartext))
 NOT_LOCAL = Reply(550, "Mail for this domain is not accepted here, and nothing is relayed", "5.7.1")
 
 
-def make_server(options: argparse.Namespace, accounts: UsersFile | None) -> Server:
-    """Return a server as the options describe it."""
+def make_server(options: argparse.Namespace, accounts: UsersFile | None, recorder: Recorder | None = None) -> Server:
+    """Return a server as the options describe it. ``recorder`` records its sessions."""
     auth = ANY_LOGIN if options.auth_accept_any else Auth()
     if accounts is not None:
         auth = Auth(required=not options.auth_optional, mechanisms=accounts.mechanisms)
     limits = make_limits([("sessions", sessions_within(raise_descriptor_limit())), *options.limit])
     try:
         server = Server(
-            options.store,
+            options.store if recorder is None else recorder.hooks(options.store),
             name=options.name,
             size=options.size,
             timeout=evolve(server_timeouts(options.timeout), tls=options.tls_timeout),

@@ -43,6 +43,7 @@ from .workers import ParentLink, Workers, usable_cores
 
 if TYPE_CHECKING:
     from ..relay import Relay
+    from ..web import Recorder
 
 #: Seconds that sessions have to finish after the first signal to stop. After the second signal they are cancelled.
 GRACE = 30.0
@@ -76,7 +77,9 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
     return sockets
 
 
-def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Reload]]:
+def prepare(
+    options: argparse.Namespace, sockets: Sequence[socket.socket], recorder: Recorder | None = None
+) -> tuple[Server, list[Reload]]:
     """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
     if options.lmtp and options.host is options.port is options.unix is None and not options.fd:
         options.unix = LMTP_PATH
@@ -94,7 +97,7 @@ def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tu
     for source in options.recipients:
         load_source(source)
         reloads.append(partial(reload_source, source))
-    server = make_server(options, accounts)
+    server = make_server(options, accounts, recorder)
     if options.tls_cert:
         reload_certificates = partial(load_certificates, server, tls_files(options))
         reload_certificates()
@@ -122,9 +125,9 @@ def run_serve(options: argparse.Namespace) -> int:
     if parent is not None:
         return run_worker(options, parent)
     sockets = inherited_sockets(options.fd)
-    server, reloads = prepare(options, sockets)
-    prepared = prepare_relay(options, "relay-")
     http = prepare_http(options)
+    server, reloads = prepare(options, sockets, None if http is None else http.recorder)
+    prepared = prepare_relay(options, "relay-")
     count = options.workers or usable_cores()
     log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
     # With Python's own handlers, a signal just before Trio's receiver opens or just after it closes would end the

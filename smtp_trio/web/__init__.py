@@ -6,6 +6,7 @@ It needs the extra ``web``: ``python -m pip install 'smtp-trio[web]'``.
 from __future__ import annotations
 
 from ._app import app
+from ._recorder import Recorder
 from ._serve import serve
 
-__all__ = ["app", "serve"]
+__all__ = ["Recorder", "app", "serve"]

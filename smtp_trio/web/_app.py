@@ -16,6 +16,7 @@ from . import (
     _metrics,
     _pages,
     _schemas,
+    _sessions_api,
     _statistics_api,
     _wait,
 )
@@ -23,6 +24,7 @@ from ._context import Context
 from ._measuring import measure_alone
 from ._openapi import openapi, openapi_operation
 from ._operation import Operation, routes
+from ._recorder import Recorder
 from ._security import Access, Guard
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ APIS = (
     _api,
     _wait,
     _events_api,
+    _sessions_api,
     _mailpit,
     _metrics,
     _statistics_api,
@@ -52,7 +55,7 @@ def app(
     server: Server | None,
     store: Store[Any],
     *,
-    recorder: object | None = None,
+    recorder: Recorder | None = None,
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     token: str | None = None,

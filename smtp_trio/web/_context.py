@@ -14,6 +14,7 @@ from ._history import History
 from ._measuring import StoreGauge, measure_alone
 from ._read_marks import ReadMarks
 from ._recent import Recent
+from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -29,7 +30,7 @@ class Context:
     #: The store of the messages. It is open.
     store: Store[Any]
     #: The recorder of sessions (`Recorder`), or None if no sessions are recorded.
-    recorder: Any = None
+    recorder: Recorder | None = None
     #: The list of fault rules (`smtp_trio.testing.FaultRules`), or None if faults cannot be set.
     faults: Any = None
     #: Which messages have been read.

@@ -51,7 +51,7 @@ IDLE_TIMEOUT, HEAD_TIMEOUT, SEND_TIMEOUT, LINGER_TIMEOUT = 15.0, 10.0, 10.0, 2.0
 MAX_HEAD = 16 * 1024
 #: Octets that are sent or received at a time.
 PIECE = 64 * 1024
-MAX_CONNECTIONS, MAX_PER_PEER = 256, 64
+MAX_CONNECTIONS, MAX_PER_PEER = 512, 64
 #: Octets of large responses that may wait for their clients at a time. Further ones are answered with 503.
 MAX_WAITING, LARGE = 256 * 1024 * 1024, 1024 * 1024
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).

@@ -13,6 +13,7 @@ from .._server.snapshot import Snapshot
 from ..credentials import UsersFile
 from ._app import App, app
 from ._http import serve_http
+from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -25,7 +26,7 @@ async def serve(
     port: int = 8025,
     host: str = "127.0.0.1",
     *,
-    recorder: object | None = None,
+    recorder: Recorder | None = None,
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     token: str | None = None,
