@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from .options import UsageError, describe_listen_error, read_password
 
 if TYPE_CHECKING:
     from .._server.server import Server
+    from .._server.snapshot import Snapshot
     from ..stores import Store
     from ..web import Recorder
     from ..web._app import App
@@ -60,13 +61,14 @@ class HttpListener:
         server: Server | None,
         store: Store[Any],
         *,
+        measure: Callable[[], Awaitable[Snapshot]] | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until cancelled. ``server`` is None if worker processes serve."""
+        """Serve until cancelled. ``server`` is None if worker processes serve; ``measure`` returns their numbers then."""
         from ..web._serve import serve_listeners
 
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(serve_listeners, self._app(server, store), self._listeners)
+            url = await nursery.start(serve_listeners, self._app(server, store, measure=measure), self._listeners)
             log_events.HTTP_LISTENING.log(url=url)
             task_status.started()
 

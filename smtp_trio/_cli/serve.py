@@ -248,12 +248,12 @@ async def supervise(
             if prepared is not None:  # in this process: one relay is enough, and it goes on when a worker ends
                 relay = await stack.enter_async_context(running_relay(prepared))
             log_start(listener_sets[0], options)
-            workers = Workers(listener_sets, log_lock, GRACE)
+            workers = Workers(listener_sets, log_lock, GRACE, observed=http is not None)
             async with trio.open_nursery() as nursery:
                 reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
                 if http is not None:
                     reloads.append(http.reload)
-                    await nursery.start(http.serve, None, options.store)
+                    await nursery.start(partial(http.serve, None, options.store, measure=workers.measure))
                 stop = stop_all(workers.stop, relay)
                 nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
                 nursery.start_soon(manager.feed_watchdog)

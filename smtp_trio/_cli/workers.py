@@ -113,6 +113,8 @@ class Worker:
     restarts: int
     connection: socket.socket
     """The parent's end."""
+    observed: bool
+    """Its numbers will be read, so it measures from its start."""
     pid: int | None = None
     ready: bool = False
     """It has begun to serve."""
@@ -141,11 +143,15 @@ class Worker:
 
     async def ask(self) -> None:
         """Ask for the numbers, and wait for them for ``ANSWER_TIME``. A worker that has not answered is not asked again."""
+        answer = self._request()
+        with trio.move_on_after(ANSWER_TIME):
+            await answer.wait()
+
+    def _request(self) -> trio.Event:
         if self._answer is None:
             self._answer = trio.Event()
             self.send(ASK)
-        with trio.move_on_after(ANSWER_TIME):
-            await self._answer.wait()
+        return self._answer
 
     async def read(self) -> None:
         """Read what the worker sends, until it has ended."""
@@ -166,6 +172,8 @@ class Worker:
     def _receive(self, line: bytes) -> None:
         if line == READY:
             self.ready = True
+            if self.observed:
+                self._request()
             return
         self.latest = Snapshot.from_json(json.loads(line))
         if self._answer is not None:
@@ -178,12 +186,13 @@ class Workers:
     """The worker processes, one for each set of listeners.
 
     ``log_lock`` is the descriptor of the log's lock, and ``grace`` the seconds that sessions have to finish when the
-    workers are stopped because one of them keeps ending.
+    workers are stopped because one of them keeps ending. ``observed`` is true if their numbers will be read.
     """
 
     listener_sets: Sequence[Sequence[trio.SocketListener]]
     log_lock: int
     grace: float
+    observed: bool
     failed: bool = field(default=False, init=False)
     """Set when the workers were stopped because one of them kept ending."""
     _ended: Snapshot = field(factory=empty_snapshot, init=False)
@@ -260,7 +269,7 @@ class Workers:
         with connection, worker_end:
             fds = [worker_end.fileno(), self.log_lock, *[listener.socket.fileno() for listener in listeners]]
             # A signal that comes before the process has started waits in its socket.
-            worker = Worker(number, restarts, connection)
+            worker = Worker(number, restarts, connection, self.observed)
             self._running.add(worker)
             try:
                 process = await trio.lowlevel.open_process(
