@@ -77,7 +77,7 @@ def grouped(counts: Sequence[Mapping[str, int]]) -> tuple[list[Counter[str]], di
     totals: Counter[str] = Counter()
     for each in counts:
         totals.update(each)
-    kept = {name: total for name, total in totals.most_common(MAX_SERIES)}
+    kept = dict(totals.most_common(MAX_SERIES))
     if others := totals.total() - sum(kept.values()):
         kept[OTHERS] = others
     found = []

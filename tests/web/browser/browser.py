@@ -86,10 +86,13 @@ class Browser:
         ActionChains(self.driver).send_keys(keys).perform()
 
     def requests(self) -> list[str]:
-        """Return the addresses that the browser has requested since the last call."""
-        found = []
+        """Return the addresses that the browser has asked for since the last call, without those that a policy blocked."""
+        found: dict[str, str] = {}
         for entry in self.driver.get_log("performance"):  # type: ignore[no-untyped-call]
-            message: dict[str, Any] = json.loads(entry["message"])["message"]
-            if message["method"] == "Network.requestWillBeSent":
-                found.append(str(message["params"]["request"]["url"]))
-        return found
+            event: dict[str, Any] = json.loads(entry["message"])["message"]
+            match event["method"]:
+                case "Network.requestWillBeSent":
+                    found[event["params"]["requestId"]] = event["params"]["request"]["url"]
+                case "Network.loadingFailed" if "blockedReason" in event["params"]:
+                    found.pop(event["params"]["requestId"], None)
+        return list(found.values())

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,9 +42,7 @@ def inbox(inbox_server: Inbox) -> Inbox:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The browser, for all tests."""
-    try:
-        import selenium as _
-    except ImportError:
+    if find_spec("selenium") is None:
         skip_or_fail("selenium is not installed: python -m pip install --group interop")
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     for name, path in programs.items():
