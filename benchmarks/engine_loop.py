@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import trio
 
@@ -23,14 +24,18 @@ GROUP = 256
 
 @asynccontextmanager
 async def redis(url: str) -> AsyncIterator[Write]:
-    """Write to a stream, flushed by the primary (``appendfsync always``)."""
+    """Write to a stream, flushed by the primary (``appendfsync always``) and by so many replicas as the URL tells."""
     import coredis
 
-    async with coredis.Redis.from_url(url.partition("?")[0]) as client:
+    server, _, options = url.partition("?")
+    replicas = int(dict(parse_qsl(options)).get("replicas", 0))
+    async with coredis.Redis.from_url(server) as client:
 
         async def write(messages: list[bytes]) -> None:
             async with client.pipeline(transaction=False) as pipeline:
                 added: list[Any] = [pipeline.xadd("loop", {"message": message}) for message in messages]
+                if replicas:
+                    added.append(pipeline.wait(replicas, 5000))
             for each in added:
                 await each
 

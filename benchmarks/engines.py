@@ -8,71 +8,145 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+
+from attrs import evolve, frozen
 
 from .case import Case, Clock, Contender, Environment, Measure, Sample, UnavailableError, cores, pinned
 from .load import Load, measure_load
 from .servers import HOST, PATH, ROOT, own_server, require_module, require_program, shared_server, start
+from .working import workers
 
 POSTGRESQL = "/usr/lib/postgresql/15/bin"
 SIZE, SESSIONS = 4096, 100
 
 
+@frozen
+class Engine:
+    """An engine: the commands of a server and of its replica, and the URL of a store in it."""
+
+    name: str
+    primary: Callable[[Environment, int], list[str]]
+    replica: Callable[[int, Environment, int], list[str]]
+    """Given the port of the primary first."""
+    is_ready: Callable[[int, int], bool]
+    """Whether the server with a port accepts queries, and has so many replicas."""
+    url: str
+    replicated: str
+    """What is added to the URL of a store that waits for a replica, which the server may do itself."""
+
+
 def redis(env: Environment, port: int) -> list[str]:
     """Return the command of a Redis server that flushes every group."""
     require_module("coredis")
-    data = env.directory / "redis"
+    data = env.directory / f"redis-{port}"
     data.mkdir()
     return [
         require_program("redis-server", "redis-server"), "--port", str(port), "--bind", HOST, "--dir", str(data),
         "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", "--save", "",
+        "--repl-diskless-sync-delay", "0",
     ]  # fmt: skip
 
 
-def postgresql(env: Environment, port: int) -> list[str]:
-    """Return the command of a PostgreSQL server with its default settings."""
+def redis_replica(primary: int, env: Environment, port: int) -> list[str]:
+    """Return the command of a replica, which flushes every group before it acknowledges it."""
+    return [*redis(env, port), "--replicaof", HOST, str(primary)]
+
+
+def redis_is_ready(port: int, replicas: int) -> bool:
+    """Return whether a Redis server has so many replicas that have all data."""
+    command = [require_program("redis-cli", "redis-tools"), "-h", HOST, "-p", str(port), "info", "replication"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.count("state=online") == replicas
+
+
+def as_postgres(env: Environment, *command: str) -> list[str]:
+    """Return a command that runs as a user that is not root, as PostgreSQL demands."""
     require_module("psycopg")
-    data = env.directory / "postgresql"
     if not os.path.exists(f"{POSTGRESQL}/postgres"):
         raise UnavailableError("postgres is not installed (Debian: postgresql)")
-    user: list[str] = []
+    if os.geteuid() != 0:
+        return list(command)
+    env.directory.chmod(0o755)
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+
+
+def postgresql(env: Environment, port: int, *make_data: str, **settings: str) -> list[str]:
+    """Return the command of a PostgreSQL server with its default settings, and these."""
+    data = env.directory / f"postgresql-{port}"
     data.mkdir(mode=0o700)
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    if os.geteuid() == 0:
         shutil.chown(data, "postgres")
-        env.directory.chmod(0o755)
-    initdb = [*user, f"{POSTGRESQL}/initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--no-sync"]
-    subprocess.run(initdb, check=True, capture_output=True, cwd="/")
-    return [
-        *user, f"{POSTGRESQL}/postgres", "-D", str(data), "-p", str(port), "-c", f"listen_addresses={HOST}",
-        "-c", "unix_socket_directories=",
-    ]  # fmt: skip
+    make_data = make_data or (f"{POSTGRESQL}/initdb", "-U", "postgres", "--auth=trust", "--no-sync")
+    subprocess.run(as_postgres(env, *make_data, "-D", str(data)), check=True, capture_output=True, cwd="/")
+    settings |= {"listen_addresses": HOST, "unix_socket_directories": ""}
+    options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+    return as_postgres(env, f"{POSTGRESQL}/postgres", "-D", str(data), "-p", str(port), *options)
 
 
-#: The engines: their commands, and their URLs with the port.
-ENGINES: dict[str, tuple[Callable[[Environment, int], list[str]], str]] = {
-    "Redis": (redis, "redis://127.0.0.1:{}/0"),
-    "PostgreSQL": (postgresql, "postgresql://postgres@127.0.0.1:{}/postgres"),
-}
+def postgresql_standby(primary: int, env: Environment, port: int) -> list[str]:
+    """Return the command of a standby, which has flushed a transaction before its commit returns."""
+    copy = (
+        f"{POSTGRESQL}/pg_basebackup",
+        "-R",
+        "-h",
+        HOST,
+        "-p",
+        str(primary),
+        "-U",
+        "postgres",
+        "-c",
+        "fast",
+        "--no-sync",
+    )
+    return postgresql(env, port, *copy)
 
 
-def engine(env: Environment, name: str) -> str:
-    """Start an engine, which all cases share, and return its URL."""
-    make, url = ENGINES[name]
-    if (name,) not in env.processes:
-        env.processes[name,] = start(env, make, *cores())
-        if name == "PostgreSQL":  # it listens before it accepts queries
-            ready = [f"{POSTGRESQL}/pg_isready", "-q", "-h", HOST, "-p", str(env.processes[name,].port)]
-            deadline = time.monotonic() + 60
-            while subprocess.run(ready, check=False).returncode and time.monotonic() < deadline:
-                time.sleep(0.05)
-    return url.format(env.processes[name,].port)
+def postgresql_is_ready(port: int, replicas: int) -> bool:
+    """Return whether a PostgreSQL server accepts queries, and waits for so many standbys."""
+    import psycopg
+
+    try:
+        with psycopg.connect(host=HOST, port=port, user="postgres", dbname="postgres") as db:
+            query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
+            return db.execute(query).fetchall() == [(replicas,)]
+    except psycopg.OperationalError:  # it listens before that
+        return False
 
 
-def through_server(name: str, kind: str) -> Contender:
+REDIS = Engine("Redis", redis, redis_replica, redis_is_ready, "redis://127.0.0.1:{}/0", "?replicas=1")
+POSTGRES = Engine(
+    "PostgreSQL", postgresql, postgresql_standby, postgresql_is_ready, "postgresql://postgres@127.0.0.1:{}/postgres", ""
+)
+#: The same with a standby. It is a primary of its own, since it would wait for the standby in the other cases, too.
+SYNCHRONOUS = evolve(POSTGRES, primary=partial(postgresql, synchronous_standby_names="*"))
+
+
+def url_of(engine: Engine, env: Environment, *, replicated: bool = False) -> str:
+    """Start an engine, which all contenders share, and return the URL of a store in it."""
+    key = engine.name, "replicated" if replicated else "alone"
+    if key not in env.processes:
+        env.processes[key] = process = start(env, engine.primary, *cores())
+        wait_for(engine, process.port, 0)
+        if replicated:
+            start(env, partial(engine.replica, process.port), *cores())
+            wait_for(engine, process.port, 1)
+    return engine.url.format(env.processes[key].port) + (engine.replicated if replicated else "")
+
+
+def wait_for(engine: Engine, port: int, replicas: int) -> None:
+    """Wait until a server accepts queries, and has so many replicas."""
+    deadline = time.monotonic() + 60
+    while not engine.is_ready(port, replicas):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{engine.name} does not get ready with {replicas} replicas")
+        time.sleep(0.05)
+
+
+def through_server(kind: str, store: Callable[[Environment], str]) -> Contender:
     """Return a contender: a server with a store in the engine."""
 
     def ready(env: Environment) -> Measure:
-        process = start(env, own_server(kind, engine(env, name)))
+        process = start(env, own_server(kind, store(env)))
         load = Load(sessions=SESSIONS, size=SIZE)
         if not env.short:
             measure_load(load, process, 2 * SESSIONS)
@@ -87,11 +161,11 @@ def without_store(env: Environment) -> Measure:
     return lambda count: measure_load(load, process, count)
 
 
-def alone(name: str) -> Contender:
+def alone(store: Callable[[Environment], str]) -> Contender:
     """Return a contender: the engine with a loop that writes groups."""
 
     def ready(env: Environment) -> Measure:
-        url = engine(env, name)
+        url = store(env)
 
         def measure(count: int) -> Sample:
             command = [sys.executable, "-m", "benchmarks.engine_loop", url, str(count), str(SESSIONS), str(SIZE)]
@@ -108,16 +182,16 @@ def alone(name: str) -> Contender:
 ENVIRONMENT = {**os.environ, "PATH": PATH}
 
 
-def case(name: str, amount: int) -> Case:
-    """Return the case of an engine."""
+def case(engine: Engine, amount: int, *, replicated: bool = False) -> Case:
+    """Return the case of an engine, with one replica or without."""
+    store = partial(url_of, engine, replicated=replicated)
+    contenders = {"grouped": through_server("store", store), "one by one": through_server("ungrouped-store", store)}
+    if not replicated:
+        load = Load(sessions=SESSIONS, size=SIZE)
+        contenders |= {"grouped, two workers": workers(2, store, load), "the server without a store": without_store}
     return Case(
-        name=f"{name}, 4 KiB, {SESSIONS} sessions",
-        contenders={
-            "grouped": through_server(name, "store"),
-            "one by one": through_server(name, "ungrouped-store"),
-            "the server without a store": without_store,
-            "the engine without SMTP, grouped": alone(name),
-        },
+        name=f"{engine.name}{' with a replica' if replicated else ''}, 4 KiB, {SESSIONS} sessions",
+        contenders={**contenders, "the engine without SMTP, grouped": alone(store)},
         amount=amount,
         short=2 * SESSIONS,
         by="rate",
@@ -125,4 +199,9 @@ def case(name: str, amount: int) -> Case:
     )
 
 
-CASES = [case("Redis", 3_000), case("PostgreSQL", 3_000)]
+CASES = [
+    case(REDIS, 3_000),
+    case(REDIS, 3_000, replicated=True),
+    case(POSTGRES, 3_000),
+    case(SYNCHRONOUS, 3_000, replicated=True),
+]

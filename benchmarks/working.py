@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .case import Case, Contender, Environment, Measure, Sample, cores, cpu, pinned
@@ -36,14 +38,14 @@ def children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def workers(number: int, store: str, load: Load) -> Contender:
-    """Return a contender: this number of workers under a load."""
+def workers(number: int, store: Callable[[Environment], str], load: Load) -> Contender:
+    """Return a contender: this number of workers with the store of a URL, under a load."""
 
     def ready(env: Environment) -> Measure:
-        key = "workers", str(number), store
+        url = store(env)
+        key = "workers", str(number), url
         if key not in env.processes:
-            path = f"{store}:{env.directory / store}-{number}"
-            env.processes[key] = start(env, own_server("command-line", str(number), path), *cores())
+            env.processes[key] = start(env, own_server("command-line", str(number), url), *cores())
             deadline = time.monotonic() + 120
             while number > 1 and len(process_tree(env.processes[key].pid)) <= number:
                 assert time.monotonic() < deadline, "the workers did not start"
@@ -57,7 +59,11 @@ def workers(number: int, store: str, load: Load) -> Contender:
 
 def case(name: str, store: str, load: Load, amount: int, short: int) -> Case:
     """Return a case that compares two workers with one."""
-    both = {"two workers": workers(2, store, load), "one worker": workers(1, store, load)}
+
+    def url(number: int, env: Environment) -> str:
+        return f"{store}:{env.directory / store}-{number}"
+
+    both = {"two workers": workers(2, partial(url, 2), load), "one worker": workers(1, partial(url, 1), load)}
     return Case(name=name, contenders=both, amount=amount, short=short, by="rate")
 
 
