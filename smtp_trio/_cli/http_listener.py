@@ -50,7 +50,7 @@ class HttpListener:
         except ValueError as error:
             raise UsageError(f"--http: {error}") from None
         except OSError as error:
-            raise UsageError(f"--http: {describe_listen_error(host, port, error)}") from None
+            raise UsageError(f"--http: {describe_listen_error(host, port, error, '--http')}") from None
         try:
             self._access.check_exposure(self._listeners)
         except ValueError as error:
@@ -62,15 +62,18 @@ class HttpListener:
         store: Store[Any],
         *,
         measure: Callable[[], Awaitable[Snapshot]] | None = None,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until cancelled. ``server`` is None if worker processes serve; ``measure`` returns their numbers then."""
+        """Serve until cancelled; ``nursery.start`` returns the URL.
+
+        ``server`` is None if worker processes serve; ``measure`` returns their numbers then.
+        """
         from ..web._serve import serve_listeners
 
         async with trio.open_nursery() as nursery:
             url = await nursery.start(serve_listeners, self._app(server, store, measure=measure), self._listeners)
             log_events.HTTP_LISTENING.log(url=url)
-            task_status.started()
+            task_status.started(url)
 
     def reload(self) -> None:
         """Read the file of users again. Raises UsageError when it cannot be used; the users then stay as they are."""

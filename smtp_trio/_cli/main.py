@@ -34,6 +34,7 @@ CONFORM = Command("test a server or a client against the RFCs", ".conform", "add
 CONFORM_CLIENT = Command(CONFORM.help, ".conform_client", "add_conform_client")
 COMMANDS = {
     "serve": Command("receive mail and store it", ".serve", "add_serve"),
+    "inbox": Command("receive mail during development and show it on a page", ".inbox", "add_inbox"),
     "send": Command("send messages to a server", ".send", "add_send"),
     "relay": Command("forward the messages of a store", ".relay", "add_relay"),
     "conform": CONFORM,

@@ -60,15 +60,16 @@ def number_between(convert: Callable[[str], NumberT], maximum: int, minimum: int
 LISTEN_HINTS = {
     errno.EACCES: "ports below 1024 need a privilege; use --fd systemd with a systemd socket, run `setcap "
     "cap_net_bind_service=+ep` on the Python executable, or set `sysctl net.ipv4.ip_unprivileged_port_start=25`",
-    errno.EADDRINUSE: "another program is listening there; choose another --port",
+    errno.EADDRINUSE: "another program is listening there; choose another {option}",
     errno.EADDRNOTAVAIL: "this machine does not have that address",
 }
 
 
-def describe_listen_error(host: str, port: int, error: OSError | UnicodeError) -> str:
-    """Return why a server cannot listen, and what the user can do."""
-    hint = LISTEN_HINTS.get(error.errno or 0) if isinstance(error, OSError) else None
-    return f"cannot listen on {host}, port {port}: {describe_error(error)}" + (f": {hint}" if hint else "")
+def describe_listen_error(host: str, port: int, error: OSError | UnicodeError, option: str = "--port") -> str:
+    """Return why a server cannot listen, and what the user can do. ``option`` is the one that sets the port."""
+    hint = LISTEN_HINTS.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    where = f"cannot listen on {host}, port {port}: {describe_error(error)}"
+    return f"{where}: {hint.format(option=option)}" if hint else where
 
 
 def print_result(text: str) -> None:

@@ -57,7 +57,7 @@ Reload = Callable[[], Awaitable[None] | None]
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio serve``."""
     add_options(parser)
-    parser.set_defaults(run=run_serve)
+    parser.set_defaults(run=run_serve, grace=GRACE, inbox=False)
 
 
 def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
@@ -177,8 +177,10 @@ async def serve(
                 stop = stop_all(server.stop, relay)
                 if http is not None:  # until the last session has ended, so that its state can be seen meanwhile
                     reloads = [*reloads, http.reload]
-                    await nursery.start(http.serve, server, options.store)
-                nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
+                    url = await nursery.start(http.serve, server, options.store)
+                    if options.inbox:
+                        log_events.INBOX_READY.log(address=format_address(listeners[0].socket), url=url)
+                nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager, options.grace)
                 nursery.start_soon(manager.feed_watchdog)
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
                 if relay is not None:
@@ -202,7 +204,9 @@ async def serve_as_worker(
         return measure()()
 
     async with open_store(options.store), aclosing(parent.signals(snapshot)) as signals, trio.open_nursery() as nursery:
-        nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), logging.DEBUG)
+        nursery.start_soon(
+            handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), options.grace, logging.DEBUG
+        )
         parent.report_ready()
         await server.serve_listeners(list(map(to_listener, parent.sockets)), implicit_tls=options.implicit_tls)
         nursery.cancel_scope.cancel()
@@ -255,7 +259,7 @@ async def supervise(
                     reloads.append(http.reload)
                     await nursery.start(partial(http.serve, None, options.store, measure=workers.measure))
                 stop = stop_all(workers.stop, relay)
-                nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
+                nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager, options.grace)
                 nursery.start_soon(manager.feed_watchdog)
                 await workers.run()
                 if relay is not None:
@@ -296,6 +300,8 @@ def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namesp
     descriptors = raise_descriptor_limit()
     if "sessions" not in dict(options.limit) and (sessions := sessions_within(descriptors)) < MAX_SESSIONS:
         log_events.FEW_DESCRIPTORS.log(descriptors=descriptors, sessions=sessions)
+    if options.inbox:  # that is what it is for
+        return
     if ALL_DOMAINS in options.accept and not options.recipients:
         log_events.ALL_DOMAINS_ACCEPTED.log()
     if options.auth_accept_any:
@@ -313,10 +319,10 @@ async def handle_signals(
     stop: Callable[[float], Awaitable[object]],
     reloads: Sequence[Reload],
     manager: ServiceManager,
+    grace: float,
     level: int = logging.INFO,
 ) -> None:
-    """Call ``stop(GRACE)`` on the first signal to stop and ``stop(0)`` on the next one; call ``reloads`` on SIGHUP."""
-    grace = GRACE
+    """Call ``stop(grace)`` on the first signal to stop and ``stop(0)`` on the next one; call ``reloads`` on SIGHUP."""
     manager.ready()
     async for number in signals:
         name = signal.Signals(number).name
