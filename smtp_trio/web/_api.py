@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from ..stores import Entry, MessageNotFoundError, Query, Stored
 from ..stores._entry import json_fields
 from ._context import Context
-from ._message import MessagePart, parse, read_part, safe_filename
+from ._message import MAX_PARTS, MessagePart, parse, read_part, safe_filename
 from ._operation import ApiError, Json, Operation, Parameter, arguments, json_body
-from ._schemas import ID, NOT_FOUND, QUERY, array, described, optional, record, ref
+from ._schemas import ID, MAX_ID, NOT_FOUND, QUERY, array, described, optional, record, ref
 
 #: The number of messages that a list has, unless a request asks for another one, and at most.
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
@@ -26,8 +26,6 @@ PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
 MAX_TERMS = 50
 #: The number of messages that are removed by one call of a store.
 BATCH = 500
-#: Characters of an id. No store has longer ones.
-MAX_ID = 512
 #: Octets of a response that are sent at a time.
 CHUNK = 1 << 17
 PART_FIELDS = [field.name for field in fields(MessagePart) if field.name != "source"]
@@ -89,7 +87,7 @@ async def describe_message(context: Context, stored: Stored) -> dict[str, object
 async def stored_of(context: Context, request: Request) -> Stored:
     """Return the message that a request names. Raises `MessageNotFoundError`."""
     name = arguments(request)["id"]
-    if len(name) > MAX_ID or "\0" in name:
+    if "\0" in name:  # some stores cannot even compare it
         raise MessageNotFoundError
     return await context.store.get(name)
 
@@ -230,7 +228,7 @@ OPERATIONS = (
                 name="number",
                 place="path",
                 description="The number of the part",
-                schema={"type": "integer", "minimum": 1},
+                schema={"type": "integer", "minimum": 1, "maximum": MAX_PARTS},
                 required=True,
             ),
         ),

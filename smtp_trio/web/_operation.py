@@ -32,10 +32,10 @@ TEXT: Schema = MappingProxyType({"type": "string"})
 Handler = Callable[[Context, Request], Awaitable[Response]]
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
-INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
-NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
+INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+NUMBER = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,15})?", re.ASCII)
 #: Characters of a parameter, unless its schema says otherwise.
-MAX_LENGTH = 4096
+MAX_LENGTH = 512
 #: Octets of the JSON in the body of a request.
 MAX_BODY = 1 << 20
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from ._operation import Parameter, Schema
 
+#: Characters of an id. No store has longer ones.
+MAX_ID = 256
 TIME: Schema = {"type": "string", "format": "date-time"}
 STRING: Schema = {"type": "string"}
 
@@ -95,7 +97,7 @@ ID = Parameter(
     name="id",
     place="path",
     description="The store's id of the message, percent-encoded",
-    schema={"type": "string", "minLength": 1},
+    schema={"type": "string", "minLength": 1, "maxLength": MAX_ID},
     required=True,
 )
 QUERY = Parameter(

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from .._groups import collapse_group
 from ..stores import MessageNotFoundError, Query
 from ..stores._query import Term
-from ._api import MAX_ID, describe, describe_message, query_of
+from ._api import describe, describe_message, query_of
 from ._context import Context
 from ._operation import ApiError, Json, Operation, Parameter, arguments
-from ._schemas import QUERY, array, record, ref
+from ._schemas import MAX_ID, QUERY, array, record, ref
 
 # A request subscribes to arrivals before it searches the store, so it misses nothing, and searches once. Then it looks only at
 # the messages that arrive. Many requests wait at the same time for different messages, so a message that has just arrived is

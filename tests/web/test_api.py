@@ -174,7 +174,7 @@ async def test_body_that_is_too_large() -> None:
 
 
 HOSTILE_IDS = [
-    "../../etc/passwd", "a/b", ".", "..", "%", "%2F", "\0", "a\0b", "x" * 600, "ä", "\x7f", "'; DROP", "*", " ", "?", "#",
+    "../../etc/passwd", "a/b", ".", "..", "%", "%2F", "\0", "a\0b", "x" * 256, "ä", "\x7f", "'; DROP", "*", " ", "?", "#",
 ]  # fmt: skip
 
 
@@ -206,7 +206,7 @@ async def test_id_with_a_slash_and_percent_signs_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [("2", 404), ("1001", 404), ("0", 400), ("-1", 400), ("x", 400), ("9" * 15, 404), ("9" * 99, 400)],
+    [("2", 404), ("1000", 404), ("1001", 400), ("0", 400), ("-1", 400), ("x", 400), ("9" * 15, 400), ("9" * 99, 400)],
 )
 async def test_parts_that_a_message_does_not_have(
     store: Store[Any], http: httpx2.AsyncClient, number: str, status: int
@@ -282,7 +282,7 @@ async def test_messages_can_be_deleted_while_others_list_them(store: Store[Any],
         ("query=subject:", "query: 'subject:': the text to look for is missing"),
         ("query=is:read", "query: 'is:read': a store does not record what was read or tagged"),
         ('query="a', "query: '\"a': the quotation mark at the end is missing"),
-        ("query=" + "a" * 5000, "query: must have at most 4096 characters, got 5000"),
+        ("query=" + "a" * 600, "query: must have at most 512 characters, got 600"),
         ("query=" + "a+" * 100, "query: must have at most 50 parts, got 100"),
         ("id=1", "id: unknown parameter"),
         ("%00=1", "\0: unknown parameter"),
