@@ -3,32 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable
 
-#: What each unit multiplies the number with, by its name in lower case. As in the limits of other mail servers (Exim,
-#: Dovecot), a kilobyte has 1,024 octets.
-OCTETS: Mapping[str, Decimal] = {
-    "": Decimal(1),
-    "b": Decimal(1),
-    **{
-        prefix + suffix: Decimal(1024**power)
-        for power, prefix in enumerate("kmgt", 1)
-        for suffix in ("", "b", "ib")
-    },
-}  # fmt: skip
-SECONDS: Mapping[str, Decimal] = {
-    "": Decimal(1),
-    "ms": Decimal("0.001"),
-    "s": Decimal(1),
-    "m": Decimal(60),
-    "min": Decimal(60),
-    "h": Decimal(3600),
-    "d": Decimal(86400),
-}
-
-AMOUNT = re.compile(r"([0-9._e+-]*[0-9.]) *([a-z]*)", re.ASCII | re.IGNORECASE)
+from .._units import OCTETS, SECONDS, parse_amount
 
 
 def octets(text: str) -> int:
@@ -53,16 +30,3 @@ def seconds(maximum: int) -> Callable[[str], float]:
         return float(value)
 
     return parse
-
-
-def parse_amount(text: str, units: Mapping[str, Decimal], maximum: int) -> Decimal | None:
-    """Return an amount in octets or seconds; None if it is malformed, negative or greater than ``maximum``."""
-    match = AMOUNT.fullmatch(text.strip())
-    factor = units.get(match[2].lower()) if match is not None else None
-    if match is None or factor is None:
-        return None
-    try:
-        value = Decimal(match[1]) * factor
-    except ArithmeticError:  # malformed, or too large for a Decimal
-        return None
-    return value if 0 <= value <= maximum else None

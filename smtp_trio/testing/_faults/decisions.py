@@ -19,9 +19,9 @@ from ...policies._layer import Layer, delay_reply
 from ...protocol import Command, Reply
 from .._wire_tracker import DOT, GREETING
 from .faulty_stream import FaultyStream
-from .rule import Rule
 from .rules import Answer, Delay, Hang
-from .script import Script
+from .scope import Subject
+from .script import Entry, Script
 
 
 class Decisions(Layer):
@@ -40,32 +40,37 @@ class Decisions(Layer):
         """Return the hooks that a server calls."""
         return installed(self)
 
-    def _due(self, at: str, session: Session) -> list[Rule]:
+    def _due(self, at: str, session: Session, command: Command | None) -> list[Entry]:
         if not self._every and find_stream(session, self.script) is None:
             return []
-        return self.script.for_decision(at)
+        subject = Subject.of(session, command)
+        return self.script.for_decision(at, subject)
 
-    async def _delay(self, rules: list[Rule], session: Session) -> None:
+    async def _delay(self, entries: list[Entry], session: Session) -> None:
         """Wait for the time of each `Delay`, and for a `Hang` until the client has closed the connection."""
-        for rule in rules:
-            if isinstance(rule, Delay):
-                await delay_reply(session, rule.seconds)
-            elif isinstance(rule, Hang):
-                session._hooks.pause_clock(trio.current_time(), math.inf)
-                with suppress(*BROKEN):
-                    while await session.stream.receive_some():
-                        pass
-                await trio.aclose_forcefully(session.stream)
+        for entry in entries:
+            if isinstance(entry.rule, Delay):
+                await delay_reply(session, entry.rule.seconds, entry.removed)
+            elif isinstance(entry.rule, Hang):
+                await self._hang(session)
 
-    async def _decide(self, at: str, session: Session) -> Reply | None:
-        rules = self._due(at, session)
-        await self._delay(rules, session)
-        return refusal(rules)
+    async def _hang(self, session: Session) -> None:
+        """Wait until the client has closed the connection, and discard what it sends."""
+        session._hooks.pause_clock(trio.current_time(), math.inf)
+        with suppress(*BROKEN):
+            while await session.stream.receive_some():
+                pass
+        await trio.aclose_forcefully(session.stream)
+
+    async def _decide(self, at: str, session: Session, command: Command | None) -> Reply | None:
+        entries = self._due(at, session, command)
+        await self._delay(entries, session)
+        return refusal(entries)
 
     async def connect(self, session: Session) -> Reply | None:
         if self._every and find_stream(session, self.script) is None:
             session._wire.carry(FaultyStream(session.stream, "server", self.script))
-        return await self._decide(GREETING, session) or await self.under.connect(session)
+        return await self._decide(GREETING, session, None) or await self.under.connect(session)
 
     async def secured(self, session: Session) -> None:
         outside = find_stream(session, self.script)
@@ -75,17 +80,17 @@ class Decisions(Layer):
         await self.under.secured(session)
 
     async def message(self, session: Session, command: Command) -> Reply | None:
-        return await self._decide(command.verb, session) or await self.under.message(session, command)
+        return await self._decide(command.verb, session, command) or await self.under.message(session, command)
 
     async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
-        rules = self._due(DOT, session)
-        reply: Reply | Sequence[Reply | None] | None = refusal(rules)
+        entries = self._due(DOT, session, None)
+        reply: Reply | Sequence[Reply | None] | None = refusal(entries)
         if reply is None:
             reply = await self.under.data(session, body)
         else:
             async for _ in body:
                 pass
-        await self._delay(rules, session)
+        await self._delay(entries, session)
         return reply
 
 
@@ -98,9 +103,9 @@ def has_decisions(hooks: object, script: Script) -> bool:
     return False
 
 
-def refusal(rules: list[Rule]) -> Reply | None:
+def refusal(entries: list[Entry]) -> Reply | None:
     """Return the reply of the first rule that has one."""
-    return next((rule.reply for rule in rules if isinstance(rule, Answer)), None)
+    return next((entry.rule.reply for entry in entries if isinstance(entry.rule, Answer)), None)
 
 
 def find_stream(session: Session, script: Script) -> FaultyStream | None:

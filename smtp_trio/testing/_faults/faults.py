@@ -13,7 +13,7 @@ from .._wire_tracker import Role
 from .decisions import Decisions, has_decisions
 from .faulty_stream import FaultyStream
 from .rule import Rule, Sometimes
-from .script import Script
+from .script import Script, entry_of
 
 
 class Faults:
@@ -34,7 +34,7 @@ class Faults:
         check_type(seed, "seed", int)
         self.rules: tuple[Rule | Sometimes, ...] = rules
         self.seed: int = seed
-        self._script = Script(rules, seed)
+        self._script = Script(entry_of(rule, f"{seed} {index}") for index, rule in enumerate(rules))
         self._servers: list[Server] = []
 
     def __repr__(self) -> str:
@@ -53,8 +53,8 @@ class Faults:
         """The rules that have not acted so far, without those of `Sometimes`: their place did not occur, or not often
         enough, or was too short.
         """
-        pairs = enumerate(self.rules)
-        return tuple(rule for index, rule in pairs if isinstance(rule, Rule) and index not in self._script.acted)
+        pairs = zip(self.rules, self._script.entries, strict=True)
+        return tuple(rule for rule, entry in pairs if isinstance(rule, Rule) and not entry.acted)
 
     def again(self) -> Faults:
         """Return the same script, as if it had not been used."""

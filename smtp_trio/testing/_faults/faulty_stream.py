@@ -13,7 +13,8 @@ from .._streams import DELIVERY_TIME, reset
 from .._wire_tracker import GREETING, Piece, Role, WireTracker
 from .rule import Ending, FakeReply, Hold, Step, Wait
 from .rules import Early
-from .script import Script
+from .scope import Subject
+from .script import Entry, Script
 
 
 class FaultyStream(trio.abc.HalfCloseableStream):
@@ -34,9 +35,14 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self.script = script
         #: TLS was started over this stream, and another one has the faults inside it.
         self.transparent: bool = False
+        #: What the scopes of rules are compared with. Without one, rules with a scope do not act.
+        self.subject: Subject | None = None
         self._tracker = WireTracker(greeted=greeted)
-        #: Whether each rule acts on the body that is passing.
-        self._acting: dict[tuple[int, bool], bool] = {}
+        #: The rules that act on the body that is passing, and of these the ones that have changed it.
+        self._acting: dict[bool, set[Entry]] = {True: set(), False: set()}
+        self._changed: dict[bool, set[Entry]] = {True: set(), False: set()}
+        #: Octets that were received before, and are to be received again.
+        self._again = b""
         #: Steps for octets that were received, and that are not taken yet.
         self._incoming: deque[Step] = deque()
         #: Fake replies that wait for the replies before them, and the number of replies that the client has received.
@@ -64,18 +70,30 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     @property
     def _idle(self) -> bool:
-        """True if no rule applies to the octets of this stream."""
-        return self.transparent or not self.script.for_stream(self.side)
+        """True if no rule applies to the octets of this stream, and none can be added."""
+        return self.transparent or not (self.script.live or self.script.for_stream(self.side))
+
+    def begin_within(self, command: bytes, received: bytes) -> None:
+        """Begin in the middle of a session of a server: at this command, after which these octets were received."""
+        self._tracker.feed("client", command + b"\r\n")
+        self._again = received
 
     def _steps(self, piece: Piece, *, incoming: bool) -> list[Step]:
         steps: list[Step] = [piece.octets]
-        for index, rule in self.script.for_stream(self.side):
-            if not rule.acts_on(piece, incoming=incoming):
+        acting, changed = self._acting[incoming], self._changed[incoming]
+        for entry in self.script.for_stream(self.side):
+            if not entry.rule.acts_on(piece, incoming=incoming):
                 continue
             if not piece.start:  # a body in several pieces counts once
-                self._acting[index, incoming] = self.script.is_due(index, incoming=incoming)
-            if self._acting.get((index, incoming)):
-                steps = self.script.change(index, rule, piece, steps, incoming=incoming)
+                acting.discard(entry)
+                changed.discard(entry)
+                if entry.covers(self.subject) and entry.is_due(incoming=incoming):
+                    acting.add(entry)
+            if entry in acting and not entry.removed.is_set():
+                before, steps = steps, entry.change(piece, steps, incoming=incoming)
+                if steps != before and entry not in changed:
+                    changed.add(entry)
+                    self.script.count(entry, self.subject)
         return steps
 
     # --- sending --------------------------------------------------------------------------------------------------------
@@ -157,9 +175,10 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         if not self._started:
             self._started = True
             piece = Piece(GREETING, b"", number=0)
-            for index, rule in self.script.for_stream(self.side):
-                if isinstance(rule, Early) and rule.acts_on(piece, incoming=False) and self.script.is_due(index):
-                    steps = self.script.change(index, rule, piece, [], incoming=False)
+            for entry in self.script.for_stream(self.side):
+                if isinstance(entry.rule, Early) and entry.rule.acts_on(piece, incoming=False) and entry.is_due():
+                    steps = entry.change(piece, [], incoming=False)
+                    self.script.count(entry, None)
                     self._fake_replies += [step for step in steps if isinstance(step, FakeReply)]
             self._deliver_fake_replies()
 
@@ -204,6 +223,9 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     async def _receive(self) -> bytes:
         """Receive from the transport stream; send what was held when its time is over."""
+        if self._again:
+            data, self._again = self._again, b""
+            return data
         if self._held:
             with trio.move_on_at(self._held_until):
                 return bytes(await self.transport.receive_some())

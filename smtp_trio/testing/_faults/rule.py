@@ -105,6 +105,8 @@ class Rule:
 
     #: Position among the rules for one piece; lower is earlier.
     priority: ClassVar[int] = 1
+    #: The rule acts on what its side sends and on what it receives, and counts each.
+    both_ways: ClassVar[bool] = False
 
     nth: int = field(default=1, validator=positive_whole)
     times: int = field(default=1, validator=whole)

@@ -127,6 +127,7 @@ class Throttle(Rule):
     """
 
     priority = 2
+    both_ways = True
     rate: float = field(validator=positive)
     max_segments: int = field(default=0, kw_only=True, validator=whole)
     times: int = field(default=0, kw_only=True, validator=whole)

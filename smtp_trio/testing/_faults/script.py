@@ -3,61 +3,120 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from random import Random
+
+import trio
+from attrs import define, field
 
 from .._wire_tracker import Piece, Role
 from .rule import Rule, Sometimes, Step
-from .rules import decides
+from .rules import Answer, decides
+from .scope import EVERYWHERE, Scope, Subject
+
+
+@define(eq=False)
+class Entry:
+    """A rule in use, with its counts. Streams and hooks of one script share it, so each occurrence counts once.
+
+    Counts of octets that the side sends and of those that it receives are separate.
+    """
+
+    rule: Rule
+    chance: float
+    #: What the random numbers of the rule depend on, besides its counts.
+    key: str
+    scope: Scope = EVERYWHERE
+    #: The occasions so far, and those of them in which it was the rule's turn.
+    occasions: Counter[bool] = field(factory=Counter)
+    taken: Counter[bool] = field(factory=Counter)
+    #: The number of occasions on which the rule has changed something.
+    acted: int = 0
+    #: Set when the rule is removed, for the sessions that wait because of it.
+    removed: trio.Event = field(factory=trio.Event)
+
+    def covers(self, subject: Subject | None) -> bool:
+        """Return whether the rule acts for this subject. One without a scope acts for all."""
+        return not self.scope or (subject is not None and self.scope.covers(subject))
+
+    @property
+    def remaining(self) -> int | None:
+        """The number of times that the rule can still act; None without a limit."""
+        if not self.rule.times:
+            return None
+        both = self.rule.both_ways
+        taken = min(self.taken[False], self.taken[True]) if both else max(self.taken.values(), default=0)
+        return max(0, self.rule.times - taken)
+
+    def is_due(self, *, incoming: bool = False, free: bool = True) -> bool:
+        """Count an occasion; return whether the rule acts, by its ``nth``, ``times`` and chance.
+
+        ``free=False``: another rule has acted in its place, so the occasion counts for ``nth`` only.
+        """
+        rule = self.rule
+        self.occasions[incoming] += 1
+        count = self.occasions[incoming]
+        if not free or count < rule.nth or (rule.times and self.taken[incoming] >= rule.times):
+            return False
+        self.taken[incoming] += 1
+        return self.chance >= 1 or Random(f"chance {self.key} {count}").random() < self.chance
+
+    def change(self, piece: Piece, steps: list[Step], *, incoming: bool) -> list[Step]:
+        """Return the steps of the rule for a piece."""
+        random = Random(f"octets {self.key} {self.occasions[incoming]}")
+        return self.rule.change(piece, steps, random, incoming=incoming)
+
+
+def entry_of(rule: Rule | Sometimes, key: str, scope: Scope = EVERYWHERE) -> Entry:
+    """Return a rule in use that has not acted so far."""
+    return Entry(rule.rule, rule.chance, key, scope) if isinstance(rule, Sometimes) else Entry(rule, 1, key, scope)
 
 
 class Script:
-    """Rules with their counts. Streams and hooks of one script share it, so each occurrence counts once.
+    """Rules in use. Streams and hooks of one script share it."""
 
-    A rule is identified by its index. Counts of octets that the side sends and of those that it receives are separate.
-    """
-
-    def __init__(self, rules: tuple[Rule | Sometimes, ...], seed: int) -> None:
-        self.seed = seed
+    def __init__(self, entries: Iterable[Entry] = (), *, live: bool = False) -> None:
         #: Hooks act on the rules that decide; streams leave these out.
-        self.hooked = False
-        self._rules = [(each.rule, each.chance) if isinstance(each, Sometimes) else (each, 1) for each in rules]
-        self._counts: Counter[tuple[int, bool]] = Counter()
-        #: The indices of the rules that have changed something.
-        self.acted: set[int] = set()
+        self.hooked = live
+        #: Rules are added and removed while sessions run. Otherwise they never change.
+        self.live = live
+        self.change_entries(entries)
 
-    def for_stream(self, role: Role) -> list[tuple[int, Rule]]:
+    def change_entries(self, entries: Iterable[Entry]) -> None:
+        """Use these rules from now on."""
+        self.entries: tuple[Entry, ...] = tuple(entries)
+        self._streams: dict[tuple[Role, bool], tuple[Entry, ...]] = {}
+        self._decisions: tuple[Entry, ...] = tuple(each for each in self.entries if decides(each.rule))
+        #: Whether a rule that acts on octets is for some recipients or clients only.
+        self.scoped: bool = any(each.scope for each in self.for_stream("server"))
+
+    def count(self, entry: Entry, subject: Subject | None) -> None:
+        """Count that a rule has acted."""
+        entry.acted += 1
+
+    def for_stream(self, role: Role) -> tuple[Entry, ...]:
         """Return the rules that act on this side's octets, in the order in which they are applied."""
-        rules = [
-            (index, rule)
-            for index, (rule, _) in enumerate(self._rules)
-            if rule.by == role and not (self.hooked and decides(rule))
-        ]
-        return sorted(rules, key=lambda each: each[1].priority)
+        found = self._streams.get((role, self.hooked))
+        if found is None:
+            entries = (each for each in self.entries if each.rule.by == role)
+            kept = [each for each in entries if not (self.hooked and decides(each.rule))]
+            found = self._streams[role, self.hooked] = tuple(sorted(kept, key=lambda each: each.rule.priority))
+        return found
 
-    def for_decision(self, at: str) -> list[Rule]:
-        """Return the rules that act now, when a session decides on this command."""
+    def for_decision(self, at: str, subject: Subject | None = None) -> list[Entry]:
+        """Return the rules that act now, when a session decides about this command.
+
+        Of several that would answer it, the first one acts, and the others wait for the next occasion.
+        """
         piece = Piece(at, b"")
-        due = [
-            index
-            for index, (rule, _) in enumerate(self._rules)
-            if decides(rule) and rule.acts_on(piece, incoming=False) and self.is_due(index)
-        ]
-        self.acted.update(due)
-        return [self._rules[index][0] for index in due]
-
-    def is_due(self, index: int, *, incoming: bool = False) -> bool:
-        """Count an occasion of a rule; return whether it acts, by its ``nth``, ``times`` and chance."""
-        rule, chance = self._rules[index]
-        self._counts[index, incoming] += 1
-        count = self._counts[index, incoming]
-        if count < rule.nth or (rule.times and count >= rule.nth + rule.times):
-            return False
-        return chance >= 1 or Random(f"chance {self.seed} {index} {count}").random() < chance
-
-    def change(self, index: int, rule: Rule, piece: Piece, steps: list[Step], *, incoming: bool) -> list[Step]:
-        """Return the steps of a rule for a piece."""
-        random = Random(f"octets {self.seed} {index} {self._counts[index, incoming]}")
-        changed = rule.change(piece, steps, random, incoming=incoming)
-        if changed != steps:
-            self.acted.add(index)
-        return changed
+        due: list[Entry] = []
+        answered = False
+        for each in self._decisions:
+            if not each.rule.acts_on(piece, incoming=False) or not each.covers(subject):
+                continue
+            answers = isinstance(each.rule, Answer)
+            if each.is_due(free=not (answers and answered)):
+                answered = answered or answers
+                self.count(each, subject)
+                due.append(each)
+        return due
