@@ -21,7 +21,7 @@ Graph = dict[str, set[str]]
 #: From the bottom to the top. Modules of the second row may import each other; `_server` and `_client` may not.
 LAYERS: list[list[str]] = [
     ["protocol"],
-    ["_types", "_timeouts", "_wire", "_instrument", "_groups", "_units"],
+    ["_types", "_timeouts", "_wire", "_instrument", "_groups"],
     ["_server", "_client"],
     ["policies", "routing", "credentials"],
     ["recipients"],

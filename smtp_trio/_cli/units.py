@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from .._units import OCTETS, SECONDS, parse_amount
+from ..protocol.amounts import OCTETS, SECONDS, parse_amount
 
 
 def octets(text: str) -> int:

@@ -80,6 +80,14 @@ class ErrorReporter(Protocol):
     async def flush(self) -> None: ...
 
 
+class InstalledHooks(Protocol):
+    """The part of a `HookTable` that a `HookRunner` uses."""
+
+    hooks: dict[str, Hook]
+    unhooked: frozenset[type[Command]]
+    unhooked_if_skipped: frozenset[type[Command]]
+
+
 class MessageObserver(Observer, Protocol):
     """The message that a data hook is called for."""
 
@@ -111,6 +119,7 @@ class HookRunner:
         "_limit",
         "_reporter",
         "_settled",
+        "_table",
         "allowed",
         "began",
         "has_message",
@@ -121,13 +130,13 @@ class HookRunner:
         "running",
         "scope",
         "successor",
+        "unhooked",
     )
 
-    def __init__(self, installed: dict[str, Hook], *, limit: float, reporter: ErrorReporter) -> None:
-        self.installed: dict[str, Hook] = installed
-        #: Whether the `message` and `response` hooks are installed. Looked up once, since each command needs it.
-        self.has_message: bool = "message" in installed
-        self.has_response: bool = "response" in installed
+    def __init__(self, table: InstalledHooks, *, limit: float, reporter: ErrorReporter) -> None:
+        self._table = table
+        self.installed: dict[str, Hook] = table.hooks
+        self.skip_command_hooks(skip=False)
         #: The session's scope, which `SessionTask.run` replaces after it has been cancelled.
         self.scope: trio.CancelScope = trio.CancelScope()
         #: The frequent hook that is running, whose deadline is that of ``scope``, and the reply in case it is late.
@@ -147,6 +156,18 @@ class HookRunner:
         self._hook_scope: trio.CancelScope | None = None  # of the innermost hook that is running
         self._command: Command | None = None  # the command that the running hook may reply to
         self._settled: Reply | None = None  # the reply that it recorded
+
+    def skip_command_hooks(self, *, skip: bool) -> None:
+        """Skip the `message` and `response` hooks, which run for each command, or call them again.
+
+        For a layer in which they have nothing to do at present, and which has found that they are its own. This takes
+        effect with the next command.
+        """
+        #: Whether the `message` and `response` hooks are called. Looked up once, since each command needs it.
+        self.has_message: bool = "message" in self.installed and not skip
+        self.has_response: bool = "response" in self.installed and not skip
+        #: The commands whose default reply is queued at once.
+        self.unhooked: frozenset[type[Command]] = self._table.unhooked_if_skipped if skip else self._table.unhooked
 
     # --- replies that a hook records --------------------------------------------------------------------------------
 

@@ -291,6 +291,10 @@ REFUSALS_OMITTED = Event(
 ENDED_BY_LIMIT = Event("ended_by_limit", INFO, SESSION, "{id} ended by a limit: " + CLIENT_TEXT + " limit={limit}")
 NO_MESSAGE = Event("no_message", INFO, SESSION, "{id} no message: " + CLIENT_TEXT)
 
+FAULT_ACTED = Event(
+    "fault_acted", INFO, "smtp_trio.faults", "{id} peer={peer} fault {number} acts: rule={rule} times={times}"
+)
+
 MESSAGE = "smtp_trio.message"
 MESSAGE_TEXT = (
     "peer={peer} helo={helo} proto={protocol} from={sender} to={to} size={size} seconds={seconds} tls={tls} "

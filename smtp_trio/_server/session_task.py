@@ -66,7 +66,6 @@ class SessionTask:
         "_command_deadline",
         "_deferred",
         "_local",
-        "_unhooked",
         "auth_failures",
         "connected",
         "counts",
@@ -105,7 +104,7 @@ class SessionTask:
         self.state: ServerState = state
         self.protocol: ServerProtocol = protocol
         self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
-        self.hooks: HookRunner = HookRunner(table.hooks, limit=server.timeouts.hook, reporter=self)
+        self.hooks: HookRunner = HookRunner(table, limit=server.timeouts.hook, reporter=self)
         self.transaction: Transaction = Transaction(self.id)
         #: What it holds besides its message.
         self.memory: SessionMemory = SessionMemory(state.memory, protocol, tls=isinstance(stream, trio.SSLStream))
@@ -136,7 +135,6 @@ class SessionTask:
         #: Commands, or parts of a message, that were processed since the last checkpoint.
         self.processed: int = 0
         self._local = connection.local  # the server's end, before any XCLIENT
-        self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, connection, self)
         #: What is logged about the session.
@@ -281,7 +279,7 @@ class SessionTask:
 
     async def _converse(self) -> None:
         """Answer one command after another."""
-        dialogue = self.protocol.dialogue
+        dialogue, hooks = self.protocol.dialogue, self.hooks
         while not (dialogue.phase is CLOSED or self.wire.broken):  # `over`, without the call
             command, self._deferred = self._deferred, None
             if command is None:
@@ -293,7 +291,7 @@ class SessionTask:
             if command is None:
                 continue
             kind = type(command)
-            if kind in self._unhooked:
+            if kind in hooks.unhooked:
                 if self._queue(command, self.protocol.default_reply(command)):
                     await self.flush()
             else:

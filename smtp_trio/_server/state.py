@@ -36,11 +36,14 @@ class HookTable:
         self.hooks: dict[str, Hook] = dict(hooks)
         #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
         self.names: frozenset[str] = frozenset(hooks)
-        commands = () if "message" in hooks or "response" in hooks else grammar.verbs.values()
-        #: Commands without a hook or a handler: their default reply is queued at once.
-        self.unhooked: frozenset[type[Command]] = frozenset(
-            command for command in commands if command not in HANDLERS and command.hook not in hooks
+        found = frozenset(
+            command for command in grammar.verbs.values() if command not in HANDLERS and command.hook not in hooks
         )
+        every = "message" in hooks or "response" in hooks
+        #: Commands without a hook or a handler: their default reply is queued at once.
+        self.unhooked: frozenset[type[Command]] = frozenset() if every else found
+        #: The same in sessions whose `message` and `response` hooks are skipped (`HookRunner.skip_command_hooks`).
+        self.unhooked_if_skipped: frozenset[type[Command]] = found
 
     def observe(self, measurements: Measurements) -> None:
         """Measure how long the hooks take, also in sessions that have begun."""

@@ -49,12 +49,14 @@ def check_number(
     what: str,
     minimum: float = 0,
     *,
+    maximum: float | None = None,
     above: bool = False,
     integer: bool = False,
     optional: bool = False,
     note: str = "",
 ) -> None:
-    """Raise TypeError if ``value`` is not a number, or not an integer, and ValueError if it is less than ``minimum``.
+    """Raise TypeError if ``value`` is not a number, or not an integer, and ValueError if it is less than ``minimum``
+    or more than ``maximum``.
 
     With ``above`` it must be more than ``minimum``. True and False are not numbers here. ``note`` is added to the text
     of the ValueError.
@@ -65,6 +67,8 @@ def check_number(
         raise TypeError(f"{what} must be {'an integer' if integer else 'a number'}, got {value!r}")
     if not (value > minimum if above else value >= minimum):  # not so for NaN either
         raise ValueError(f"{what} must be {'>' if above else '>='} {minimum:g}, got {value}{note}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{what} must be <= {maximum:g}, got {value}{note}")
 
 
 def check_items(values: Iterable[T], what: str, *kinds: type[T]) -> tuple[T, ...]:

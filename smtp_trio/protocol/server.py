@@ -237,6 +237,14 @@ class ServerProtocol:
         else:
             self._input_ended = True
 
+    def receive_again(self) -> bytes | None:
+        """Remove and return the octets that have been received and not been processed, if more can be received.
+
+        For a stream that is put in between in the middle of a session, and returns them again. None after the end of
+        the input, since nothing is received any more.
+        """
+        return None if self._input_ended else self._buffer.take(len(self._buffer))
+
     @property
     def fetching(self) -> bool:
         """True while NEED_DATA asks for octets that the application fetches for a BURL (RFC 4468)."""

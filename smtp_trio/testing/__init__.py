@@ -12,8 +12,10 @@ from ..policies import (
     RecipientsPerMessage,
     Tarpit,
 )
+from ._faults.fault_rules import ActiveRule, FaultRules
 from ._faults.faults import Faults
 from ._faults.faulty_stream import FaultyStream
+from ._faults.policy import Policy
 from ._faults.rule import Rule, Sometimes
 from ._faults.rules import (
     Advertise,
@@ -32,6 +34,8 @@ from ._faults.rules import (
     Throttle,
     Trickle,
 )
+from ._faults.scope import Scope
+from ._faults.text import ScopedRule, format_rule, parse_rule
 from ._inline_threads import inline_threads
 from ._resolver import MemoryResolver
 from ._servers.deterministic import DeterministicSettings, deterministic
@@ -52,6 +56,7 @@ from ._transcripts.recording import RecordedStream
 from ._transcripts.transcript import Transcript
 
 __all__ = [
+    "ActiveRule",
     "Advertise",
     "Answer",
     "Attempt",
@@ -64,6 +69,7 @@ __all__ = [
     "Early",
     "Entry",
     "Extra",
+    "FaultRules",
     "Faults",
     "FaultyStream",
     "Garbage",
@@ -81,12 +87,15 @@ __all__ = [
     "MessagesPerConnection",
     "Omit",
     "Place",
+    "Policy",
     "ReceivedMail",
     "RecipientsPerMessage",
     "RecordedStream",
     "Replace",
     "Reset",
     "Rule",
+    "Scope",
+    "ScopedRule",
     "ServerSettings",
     "Sometimes",
     "SweepError",
@@ -102,12 +111,14 @@ __all__ = [
     "connect_client",
     "deterministic",
     "fail_everywhere",
+    "format_rule",
     "inline_threads",
     "memory_network",
     "memory_pair",
     "open_inbox_thread",
     "open_memory_server",
     "open_test_server",
+    "parse_rule",
     "start_everywhere",
     "stop_server",
 ]

@@ -12,6 +12,7 @@ from ..credentials import UsersFile
 from . import (
     _api,
     _events_api,
+    _faults_api,
     _mailpit,
     _metrics,
     _pages,
@@ -36,6 +37,7 @@ APIS = (
     _api,
     _wait,
     _events_api,
+    _faults_api,
     _sessions_api,
     _mailpit,
     _metrics,

@@ -52,9 +52,9 @@ class Decisions(Layer):
             if isinstance(entry.rule, Delay):
                 await delay_reply(session, entry.rule.seconds, entry.removed)
             elif isinstance(entry.rule, Hang):
-                await self._hang(session)
+                await self._hang(entry, session)
 
-    async def _hang(self, session: Session) -> None:
+    async def _hang(self, entry: Entry, session: Session) -> None:
         """Wait until the client has closed the connection, and discard what it sends."""
         session._hooks.pause_clock(trio.current_time(), math.inf)
         with suppress(*BROKEN):

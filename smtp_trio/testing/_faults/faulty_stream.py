@@ -10,9 +10,9 @@ import trio
 
 from ..._wire import BROKEN
 from .._streams import DELIVERY_TIME, reset
-from .._wire_tracker import GREETING, Piece, Role, WireTracker
+from .._wire_tracker import BODY, GREETING, Piece, Role, WireTracker
 from .rule import Ending, FakeReply, Hold, Step, Wait
-from .rules import Early
+from .rules import Delay, Early, Hang
 from .scope import Subject
 from .script import Entry, Script
 
@@ -39,10 +39,15 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self.subject: Subject | None = None
         self._tracker = WireTracker(greeted=greeted)
         #: The rules that act on the body that is passing, and of these the ones that have changed it.
-        self._acting: dict[bool, set[Entry]] = {True: set(), False: set()}
-        self._changed: dict[bool, set[Entry]] = {True: set(), False: set()}
+        self._acting: dict[bool, list[Entry]] = {True: [], False: []}
+        self._changed: set[Entry] = set()
         #: Octets that were received before, and are to be received again.
         self._again = b""
+        #: The last `Delay` or `Hang` that has acted. Its wait ends when it is removed.
+        self._waits_for: Entry | None = None
+        #: Pieces that were received, for which there are no steps yet. There are when the piece is due, since a session
+        #: learns from the commands before it what a piece is about.
+        self._pieces: deque[Piece] = deque()
         #: Steps for octets that were received, and that are not taken yet.
         self._incoming: deque[Step] = deque()
         #: Fake replies that wait for the replies before them, and the number of replies that the client has received.
@@ -80,21 +85,30 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     def _steps(self, piece: Piece, *, incoming: bool) -> list[Step]:
         steps: list[Step] = [piece.octets]
-        acting, changed = self._acting[incoming], self._changed[incoming]
-        for entry in self.script.for_stream(self.side):
-            if not entry.rule.acts_on(piece, incoming=incoming):
+        for entry in self._acting[incoming] if piece.start else self._due(piece, incoming=incoming):
+            if entry.removed.is_set():
                 continue
-            if not piece.start:  # a body in several pieces counts once
-                acting.discard(entry)
-                changed.discard(entry)
-                if entry.covers(self.subject) and entry.is_due(incoming=incoming):
-                    acting.add(entry)
-            if entry in acting and not entry.removed.is_set():
-                before, steps = steps, entry.change(piece, steps, incoming=incoming)
-                if steps != before and entry not in changed:
-                    changed.add(entry)
-                    self.script.count(entry, self.subject)
+            before, steps = steps, entry.change(piece, steps, incoming=incoming)
+            if steps != before and entry not in self._changed:
+                self._changed.add(entry)
+                entry.count(self.subject)
+                if isinstance(entry.rule, Delay | Hang):
+                    self._waits_for = entry
         return steps
+
+    def _due(self, piece: Piece, *, incoming: bool) -> list[Entry]:
+        """Return the rules that act on a piece. If it begins a body, they act on all of it, which counts once."""
+        due = [
+            entry
+            for entry in self.script.for_stream(self.side)
+            if entry.rule.acts_on(piece, incoming=incoming)
+            and entry.covers(self.subject)
+            and entry.is_due(incoming=incoming)
+        ]
+        self._changed.difference_update(due)
+        if piece.at == BODY:
+            self._acting[incoming] = due
+        return due
 
     # --- sending --------------------------------------------------------------------------------------------------------
 
@@ -135,7 +149,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     async def _take(self, step: Step) -> None:
         """Take a step that is not octets."""
         if isinstance(step, Wait):
-            await trio.sleep(step.seconds)
+            with trio.move_on_after(step.seconds):
+                await self._wait_for_removal()
         elif isinstance(step, FakeReply):
             self._fake_replies.append(step)
             self._deliver_fake_replies()
@@ -155,11 +170,26 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self._held, self._held_until = [], math.inf
         await self.transport.send_all(octets)
 
+    async def _wait_for_removal(self) -> None:
+        """Wait until the rule that makes this side wait is removed, which only happens in a live list."""
+        if self._waits_for is None:
+            await trio.sleep_forever()
+        else:
+            await self._waits_for.removed.wait()
+
+    async def _discard_received(self, scope: trio.CancelScope) -> None:
+        """Receive until the peer closes the connection, and cancel ``scope`` then."""
+        with suppress(*BROKEN):
+            while await self.transport.receive_some():
+                pass
+        scope.cancel()
+
     async def _end(self, ending: Ending) -> None:
         if ending is Ending.SILENCE:
-            with suppress(*BROKEN):
-                while await self.transport.receive_some():
-                    pass
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._discard_received, nursery.cancel_scope)
+                await self._wait_for_removal()
+                nursery.cancel_scope.cancel()
         elif ending is Ending.RESET:
             # Without the wait, how many of the octets before the reset are lost would depend on the order of tasks.
             await trio.sleep(DELIVERY_TIME)
@@ -178,7 +208,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             for entry in self.script.for_stream(self.side):
                 if isinstance(entry.rule, Early) and entry.rule.acts_on(piece, incoming=False) and entry.is_due():
                     steps = entry.change(piece, [], incoming=False)
-                    self.script.count(entry, None)
+                    entry.count(None)
                     self._fake_replies += [step for step in steps if isinstance(step, FakeReply)]
             self._deliver_fake_replies()
 
@@ -197,7 +227,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         if self._closed:  # also if octets are left from before
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("this stream is closed")
-        if self._idle and self._ending is None and not self._incoming:
+        if self._idle and self._ending is None and not (self._incoming or self._pieces):
             return bytes(await self.transport.receive_some(max_bytes))
         await trio.lowlevel.checkpoint()
         self._check()
@@ -213,13 +243,16 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                     if max_bytes is not None and len(step) > max_bytes:
                         self._incoming.appendleft(step[max_bytes:])
                     return step[:max_bytes]
-            data = await self._receive()
-            if not data:
-                return b"".join(piece.octets for piece in self._tracker.finish(other))
-            for piece in self._tracker.feed(other, data):
+            if self._pieces:
+                piece = self._pieces.popleft()
                 self._incoming += self._steps(piece, incoming=True)
                 if other == "server" and piece.number is not None:
                     self._deliver_fake_replies(piece.number)
+                continue
+            data = await self._receive()
+            if not data:
+                return b"".join(piece.octets for piece in self._tracker.finish(other))
+            self._pieces += self._tracker.feed(other, data)
 
     async def _receive(self) -> bytes:
         """Receive from the transport stream; send what was held when its time is over."""

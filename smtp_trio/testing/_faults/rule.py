@@ -25,6 +25,11 @@ from .._wire_tracker import BODY, Piece, Role
 
 #: The place of a rule that acts at every place.
 ANYWHERE = "*"
+#: The greatest time in seconds, and the greatest number of octets and others. A time or a size may be computed from each.
+MAX_SECONDS = 10**9
+MAX_NUMBER = 10**18
+#: The greatest number of random octets.
+MAX_GARBAGE = 2**24
 
 
 @frozen
@@ -74,7 +79,16 @@ def place(at: str) -> str:
 def extension(keyword: str) -> str:
     """Return the keyword of an extension in capitals."""
     check_word(keyword, "keyword")
+    if not (keyword.isascii() and keyword.isprintable()):
+        raise ValueError(f"keyword must be printable ASCII, got {keyword!r}")
     return keyword.upper()
+
+
+def check_parameter(value: object, what: str) -> None:
+    """Raise TypeError or ValueError if ``value`` is not a parameter of an extension: a line break would begin another line."""
+    check_type(value, what, (str, int))
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{what} must be printable, got {value!r}")
 
 
 def check_word(value: str, what: str) -> None:
@@ -85,11 +99,12 @@ def check_word(value: str, what: str) -> None:
 
 
 #: Validators of the attributes of rules.
-not_negative = argument(check_number)
-positive = argument(check_number, above=True)
-whole = argument(check_number, integer=True)
-positive_whole = argument(check_number, 1, integer=True)
+not_negative = argument(check_number, maximum=MAX_SECONDS)
+positive = argument(check_number, above=True, maximum=MAX_NUMBER)
+whole = argument(check_number, integer=True, maximum=MAX_NUMBER)
+positive_whole = argument(check_number, 1, integer=True, maximum=MAX_NUMBER)
 octet_string = argument(check_type, bytes)
+parameter = argument(check_parameter)
 side = argument(check_choice, get_args(Role))
 
 

@@ -8,7 +8,7 @@ from random import Random
 from attrs import field, frozen
 
 from ...protocol import Command, Connect, Reply
-from ...protocol.arguments import argument, check_type
+from ...protocol.arguments import argument, check_number
 from ...protocol.commands import COMMON_CODES, EndOfData
 from ...protocol.extensions import STANDARD
 from ...protocol.extensions.lmtp import Lhlo
@@ -16,6 +16,7 @@ from ...protocol.grammar import Grammar
 from .._wire_tracker import BODY, DOT, GREETING, Piece, Role
 from .rule import (
     ANYWHERE,
+    MAX_GARBAGE,
     Ending,
     FakeReply,
     Hold,
@@ -25,6 +26,7 @@ from .rule import (
     extension,
     not_negative,
     octet_string,
+    parameter,
     place,
     positive,
     positive_whole,
@@ -271,7 +273,7 @@ class Garbage(Rule):
 
     priority = 0
     at: str = field(converter=place)
-    octets: int = field(default=16, validator=whole)
+    octets: int = field(default=16, validator=argument(check_number, integer=True, maximum=MAX_GARBAGE))
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return not piece.chunked and super().acts_on(piece, incoming=incoming)
@@ -305,7 +307,7 @@ class Advertise(Rule):
 
     priority = -1
     keyword: str = field(converter=extension)
-    value: str | int = field(default="", validator=argument(check_type, (str, int)))
+    value: str | int = field(default="", validator=parameter)
     times: int = field(default=0, kw_only=True, validator=whole)
     by: Role = field(default="server", init=False)
 

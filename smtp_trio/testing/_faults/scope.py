@@ -23,7 +23,9 @@ WILDCARD = "*"
 #: A letter that is used in place of it to check the form of a pattern.
 STAND_IN = "x"
 #: Places that a session passes before it has a recipient, and before the client has stated its name.
-BEFORE_RECIPIENTS = frozenset(["CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "XCLIENT", "ETRN", "ATRN"])
+BEFORE_RECIPIENTS = frozenset(
+    ["CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "XCLIENT", "ETRN", "ATRN"]
+)
 BEFORE_NAME = frozenset(["CONNECT"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import trio
@@ -13,6 +13,10 @@ from .._wire_tracker import Piece, Role
 from .rule import Rule, Sometimes, Step
 from .rules import Answer, decides
 from .scope import EVERYWHERE, Scope, Subject
+
+
+def ignore(subject: Subject | None) -> None:
+    """Do nothing when a rule acts."""
 
 
 @define(eq=False)
@@ -30,7 +34,9 @@ class Entry:
     #: The occasions so far, and those of them in which it was the rule's turn.
     occasions: Counter[bool] = field(factory=Counter)
     taken: Counter[bool] = field(factory=Counter)
-    #: The number of occasions on which the rule has changed something.
+    #: Called on each occasion on which the rule has changed something.
+    on_act: Callable[[Subject | None], None] = ignore
+    #: The number of these occasions.
     acted: int = 0
     #: Set when the rule is removed, for the sessions that wait because of it.
     removed: trio.Event = field(factory=trio.Event)
@@ -61,15 +67,23 @@ class Entry:
         self.taken[incoming] += 1
         return self.chance >= 1 or Random(f"chance {self.key} {count}").random() < self.chance
 
+    def count(self, subject: Subject | None) -> None:
+        """Count that the rule has acted."""
+        self.acted += 1
+        self.on_act(subject)
+
     def change(self, piece: Piece, steps: list[Step], *, incoming: bool) -> list[Step]:
         """Return the steps of the rule for a piece."""
         random = Random(f"octets {self.key} {self.occasions[incoming]}")
         return self.rule.change(piece, steps, random, incoming=incoming)
 
 
-def entry_of(rule: Rule | Sometimes, key: str, scope: Scope = EVERYWHERE) -> Entry:
+def entry_of(
+    rule: Rule | Sometimes, key: str, scope: Scope = EVERYWHERE, on_act: Callable[[Subject | None], None] = ignore
+) -> Entry:
     """Return a rule in use that has not acted so far."""
-    return Entry(rule.rule, rule.chance, key, scope) if isinstance(rule, Sometimes) else Entry(rule, 1, key, scope)
+    inner, chance = (rule.rule, rule.chance) if isinstance(rule, Sometimes) else (rule, 1)
+    return Entry(inner, chance, key, scope, on_act=on_act)
 
 
 class Script:
@@ -89,10 +103,6 @@ class Script:
         self._decisions: tuple[Entry, ...] = tuple(each for each in self.entries if decides(each.rule))
         #: Whether a rule that acts on octets is for some recipients or clients only.
         self.scoped: bool = any(each.scope for each in self.for_stream("server"))
-
-    def count(self, entry: Entry, subject: Subject | None) -> None:
-        """Count that a rule has acted."""
-        entry.acted += 1
 
     def for_stream(self, role: Role) -> tuple[Entry, ...]:
         """Return the rules that act on this side's octets, in the order in which they are applied."""
@@ -117,6 +127,6 @@ class Script:
             answers = isinstance(each.rule, Answer)
             if each.is_due(free=not (answers and answered)):
                 answered = answered or answers
-                self.count(each, subject)
+                each.count(subject)
                 due.append(each)
         return due

@@ -1,0 +1,197 @@
+"""`FaultRules`: a list of rules and policies that can be changed while servers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import define, evolve, field
+
+from ..._server.hooks import Hooks
+from ..._server.log_events import FAULT_ACTED
+from ...protocol.arguments import check_type
+from .live import LiveDecisions, LiveScript, PolicyEntry
+from .policy import Policy
+from .rule import Rule, Sometimes
+from .scope import Scope, Subject
+from .script import Entry, entry_of
+from .text import AnyRule, ScopedRule, parse_rule
+
+#: The number of rules that a list may have, since each command is compared with all of them.
+MAX_RULES = 10_000
+
+
+@define(eq=False)
+class ActiveRule:
+    """A rule or policy in a `FaultRules` list. Its counts change while it is in use."""
+
+    #: Its number, which no other rule of the list has or had.
+    id: int
+    _scoped: ScopedRule
+    #: What its random numbers depend on.
+    seed: int
+    #: How often it has acted.
+    acted: int = 0
+    _entry: Entry | PolicyEntry = field(init=False)
+
+    @property
+    def rule(self) -> AnyRule:
+        """The rule or policy, without its scope."""
+        return self._scoped.rule
+
+    @property
+    def text(self) -> str:
+        """The rule as text, with its scope."""
+        return str(self._scoped)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the rule, such as "answer" or "greylist"."""
+        return self._scoped.kind
+
+    @property
+    def recipient(self) -> str | None:
+        """The recipient or pattern that it acts for; None for all."""
+        return self._scoped.scope.recipient
+
+    @property
+    def client(self) -> str | None:
+        """The client or network that it acts for; None for all."""
+        return self._scoped.scope.client
+
+    @property
+    def remaining(self) -> int | None:
+        """How often it can still act; None without a limit."""
+        return self._entry.remaining if isinstance(self._entry, Entry) else None
+
+    @property
+    def used_up(self) -> bool:
+        """True if it cannot act any more."""
+        return self.remaining == 0
+
+    def __repr__(self) -> str:
+        return f"<ActiveRule {self.id}: {self.text}, acted: {self.acted}>"
+
+
+class FaultRules:
+    """An ordered list of rules and policies, which can be changed while servers run.
+
+    ``Server(rules.hooks(hooks))`` is a server in which they act. A change takes effect with the next command of each
+    session. Rules for one place act in the order of the list; of several that would answer a command, the first one
+    does, and the others wait for the next occasion. Each rule counts over all sessions. The same rules, seeds and
+    commands give the same faults. While the list is empty, a session costs no more than without it.
+    """
+
+    def __init__(self) -> None:
+        self._rules: dict[int, ActiveRule] = {}
+        self._last_id = 0
+        self._script = LiveScript()
+
+    def hooks(self, hooks: Hooks | None = None) -> Hooks:
+        """Return hooks around ``hooks`` with these rules.
+
+        :raises TypeError: ``hooks`` is not an instance of `Hooks`.
+        """
+        check_type(hooks, "hooks", Hooks, optional=True)
+        return LiveDecisions(Hooks() if hooks is None else hooks, self._script)
+
+    def add(
+        self,
+        rule: str | AnyRule | ScopedRule,
+        *,
+        recipient: str | None = None,
+        client: str | None = None,
+        seed: int = 0,
+    ) -> ActiveRule:
+        """Add a rule at the end of the list, and return it with its counts.
+
+        :param rule: its text, a rule, or a `Policy`.
+        :param recipient: the recipient that it acts for, in place of one in the text: an address, ``@example.org`` or a
+            pattern such as ``bob+*@example.org``. Letters are compared without their case.
+        :param client: the client that it acts for: an address, a network, or the name that it states in HELO or EHLO.
+        :param seed: what random numbers depend on.
+        :raises TypeError: an argument has a wrong type.
+        :raises ValueError: the text or an argument is invalid, the rule is one of a client or could never act for this
+            scope, or the list is full.
+        """
+        check_type(rule, "rule", (str, Rule, Sometimes, Policy, ScopedRule))
+        check_type(seed, "seed", int)
+        scoped = parse_rule(rule) if isinstance(rule, str) else rule
+        if not isinstance(scoped, ScopedRule):
+            scoped = ScopedRule(scoped)
+        given = {"recipient": recipient, "client": client}
+        scope = Scope(
+            **{name: getattr(scoped.scope, name) if value is None else value for name, value in given.items()}
+        )
+        scoped = evolve(scoped, scope=scope)
+        inner = scoped.rule.rule if isinstance(scoped.rule, Sometimes) else scoped.rule
+        if isinstance(inner, Rule) and inner.by != "server":
+            raise ValueError(f"{scoped.kind}: a rule by a client cannot act in a server")
+        if len(self._rules) >= MAX_RULES:
+            raise ValueError(f"there are {MAX_RULES} rules already; remove some of them")
+        active = ActiveRule(self._last_id + 1, scoped, seed)
+        active._entry = self._make_entry(active, scoped)
+        self._last_id = active.id
+        self._rules[active.id] = active
+        self._update()
+        return active
+
+    def get(self, id: int) -> ActiveRule | None:
+        """Return the rule with this id, or None."""
+        return self._rules.get(id)
+
+    def remove(self, id: int) -> bool:
+        """Remove the rule with this id; return False if there is none. Sessions that wait because of it go on."""
+        active = self._rules.pop(id, None)
+        if active is None:
+            return False
+        self._release(active)
+        self._update()
+        return True
+
+    def clear(self) -> None:
+        """Remove all rules."""
+        removed = list(self._rules.values())
+        self._rules.clear()
+        for active in removed:
+            self._release(active)
+        self._update()
+
+    def __iter__(self) -> Iterator[ActiveRule]:
+        """Iterate over the rules in their order, with those that are used up."""
+        return iter(tuple(self._rules.values()))
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __bool__(self) -> bool:
+        """A list is true also while it is empty."""
+        return True
+
+    def _make_entry(self, active: ActiveRule, scoped: ScopedRule) -> Entry | PolicyEntry:
+        def act(subject: Subject | None) -> None:
+            active.acted += 1
+            session = None if subject is None else subject.session
+            FAULT_ACTED.log(
+                id=None if session is None else session.id,
+                peer=None if session is None else str(session.peer),
+                number=active.id,
+                times=active.acted,
+                rule=active.text,
+            )
+            if active.used_up:
+                self._update()
+
+        if isinstance(scoped.rule, Policy):
+            return PolicyEntry(scoped.rule.make(), scoped.scope, act)
+        return entry_of(scoped.rule, f"{active.seed} {scoped}", scoped.scope, act)
+
+    def _release(self, active: ActiveRule) -> None:
+        if isinstance(active._entry, Entry):
+            active._entry.removed.set()
+
+    def _update(self) -> None:
+        entries = [each._entry for each in self._rules.values() if not each.used_up]
+        self._script.change(
+            [each for each in entries if isinstance(each, Entry)],
+            [each for each in entries if isinstance(each, PolicyEntry)],
+        )
