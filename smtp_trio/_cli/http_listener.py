@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,11 @@ from .options import UsageError, describe_listen_error, read_password
 
 if TYPE_CHECKING:
     from .._server.server import Server
-    from .._server.snapshot import Snapshot
     from ..stores import Store
     from ..web import Recorder
     from ..web._app import App
     from ..web._security import Access
+    from .workers import Workers
 
 # `smtp_trio.web` needs an extra, so it is imported only if the option --http is given.
 
@@ -61,17 +61,15 @@ class HttpListener:
         server: Server | None,
         store: Store[Any],
         *,
-        measure: Callable[[], Awaitable[Snapshot]] | None = None,
+        workers: Workers | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until cancelled; ``nursery.start`` returns the URL.
-
-        ``server`` is None if worker processes serve; ``measure`` returns their numbers then.
-        """
+        """Serve until cancelled; ``nursery.start`` returns the URL. ``server`` is None if ``workers`` serve."""
         from ..web._serve import serve_listeners
 
+        of_workers = {} if workers is None else {"measure": workers.measure, "problem": workers.problem}
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(serve_listeners, self._app(server, store, measure=measure), self._listeners)
+            url = await nursery.start(serve_listeners, self._app(server, store, **of_workers), self._listeners)
             log_events.HTTP_LISTENING.log(url=url)
             task_status.started(url)
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "relay": Command("forward the messages of a store", ".relay", "add_relay"),
     "conform": CONFORM,
     "mail": Command("list, search, export and remove stored messages", ".mail", "add_mail"),
+    "health": Command("ask whether a server works, for supervisors", ".health", "add_health"),
     "passwd": Command("set the password of a user for --auth-file", ".passwd", "add_passwd"),
     "hash-password": Command("print the line of a user for --auth-file", ".passwd", "add_hash_password"),
 }

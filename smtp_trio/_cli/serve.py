@@ -257,7 +257,7 @@ async def supervise(
                 reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
                 if http is not None:
                     reloads.append(http.reload)
-                    await nursery.start(partial(http.serve, None, options.store, measure=workers.measure))
+                    await nursery.start(partial(http.serve, None, options.store, workers=workers))
                 stop = stop_all(workers.stop, relay)
                 nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager, options.grace)
                 nursery.start_soon(manager.feed_watchdog)

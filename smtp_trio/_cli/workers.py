@@ -210,6 +210,12 @@ class Workers:
                 for number, listeners in enumerate(self.listener_sets, 1):
                     nursery.start_soon(self._keep_running, number, listeners)
 
+    def problem(self) -> str | None:
+        """Return why the workers do not accept mail, or None if they do."""
+        if self._stopping:
+            return "the server is stopping"
+        return None if any(worker.ready for worker in self._running) else "no worker runs"
+
     def statistics(self) -> Statistics:
         """Return the sums over all workers that have ended. Of those that were killed, they have the last answer."""
         return self._ended.statistics

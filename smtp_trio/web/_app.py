@@ -13,6 +13,7 @@ from . import (
     _api,
     _events_api,
     _faults_api,
+    _health_api,
     _mailpit,
     _metrics,
     _pages,
@@ -38,6 +39,7 @@ APIS = (
     _wait,
     _events_api,
     _faults_api,
+    _health_api,
     _sessions_api,
     _mailpit,
     _metrics,
@@ -60,6 +62,7 @@ def app(
     recorder: Recorder | None = None,
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
+    problem: Callable[[], str | None] | None = None,
     token: str | None = None,
     users: UsersFile | None = None,
     names: Iterable[str] = (),
@@ -71,6 +74,7 @@ def app(
     :param recorder: what records the sessions, whose hooks are those of the server.
     :param faults: the list of fault rules that can be changed.
     :param measure: returns what the metrics show, if they are not those of ``server`` alone.
+    :param problem: returns why other processes do not accept mail, or None if they do; for `/readyz` without ``server``.
     :param token: a secret that requests need, as a bearer token (RFC 6750) or as the password of any user (RFC 7617).
     :param users: users who have access with their passwords; the file must have been read.
     :param names: host names, with or without a port, that the application has besides ``localhost`` and IP addresses.
@@ -82,6 +86,7 @@ def app(
         recorder=recorder,
         faults=faults,
         measure=measure or measure_alone(server, store),
+        problem=problem,
     )
     return App(context, Access.of(token, users, names))
 

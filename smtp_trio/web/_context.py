@@ -10,6 +10,7 @@ from attrs import Factory, define
 
 from .._server.snapshot import Snapshot
 from ._arrivals import Arrivals
+from ._health import StoreHealth
 from ._history import History
 from ._measuring import StoreGauge, measure_alone
 from ._read_marks import ReadMarks
@@ -33,6 +34,10 @@ class Context:
     recorder: Recorder | None = None
     #: The list of fault rules (`smtp_trio.testing.FaultRules`), or None if faults cannot be set.
     faults: Any = None
+    #: Returns why the processes that serve do not accept mail, or None if they do; None if ``server`` serves.
+    problem: Callable[[], str | None] | None = None
+    #: Whether the store is reachable.
+    store_health: StoreHealth = Factory(lambda self: StoreHealth(self.store), takes_self=True)
     #: Which messages have been read.
     read: ReadMarks = Factory(ReadMarks)
     #: The ids of messages as they arrive.

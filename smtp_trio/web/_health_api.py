@@ -1,0 +1,60 @@
+"""`/livez` and `/readyz`: what a supervisor asks. They are for everybody, and say nothing about the mail."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ._context import Context
+from ._operation import Json, Operation
+from ._schemas import STRING, array, record
+
+
+async def get_liveness(context: Context, request: Request) -> Response:
+    """Return that the event loop runs."""
+    return Json({"status": "ok"})
+
+
+async def get_readiness(context: Context, request: Request) -> Response:
+    """Return whether mail is accepted, and why it is not."""
+    problems = []
+    if context.server is not None:
+        if context.server._state.stopping:
+            problems.append("the server is stopping")
+        elif not context.server._accepting:
+            problems.append("the server does not listen")
+    if context.problem is not None and (problem := context.problem()) is not None:
+        problems.append(problem)
+    if not await context.store_health.is_reachable():
+        problems.append("the store is not reachable")
+    if problems:
+        return Json({"status": "unavailable", "problems": problems}, status_code=503)
+    return Json({"status": "ok"})
+
+
+OK = record({"status": {"type": "string", "const": "ok"}})
+OPERATIONS = (
+    Operation(
+        id="getLiveness",
+        method="GET",
+        path="/livez",
+        handler=get_liveness,
+        summary="Ask whether the process runs",
+        responses={200: ("It does", OK)},
+    ),
+    Operation(
+        id="getReadiness",
+        method="GET",
+        path="/readyz",
+        handler=get_readiness,
+        summary="Ask whether mail is accepted",
+        description="That is, whether the server listens, is not being stopped, and its store is reachable.",
+        responses={
+            200: ("It is", OK),
+            503: (
+                "It is not",
+                record({"status": {"type": "string", "const": "unavailable"}, "problems": array(STRING)}),
+            ),
+        },
+    ),
+)
