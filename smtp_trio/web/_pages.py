@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ._html import content_policy, has_remote_images, is_cut, sanitised
 from ._message import ParsedMessage, parse
 from ._operation import ApiError, PathRoute
 from ._plot import Plot
+from ._recorder import RecordedSession
 from ._statistics_api import describe
 from ._templates import render
 
@@ -29,6 +30,8 @@ PAGE_SIZE = 50
 MAX_COUNT = 1000
 #: Parts in the list of a message, and recipients.
 MAX_SHOWN = 200
+#: Sessions in the view of the status.
+MAX_SESSIONS = 30
 #: Characters of the text, and octets of the source, that the page shows. All of it can be downloaded.
 MAX_TEXT, MAX_SOURCE = 256 << 10, 256 << 10
 TABS = {"html": "HTML", "text": "Text", "headers": "Headers", "parts": "Parts", "raw": "Source"}
@@ -146,8 +149,21 @@ async def show_status(context: Context, request: Request) -> Response:
         statistics=statistics,
         messages=Plot.of(history, [{"messages": minute["messages"]} for minute in history]),
         refusals=Plot.of(history, [minute["refusals"] for minute in history]),
-        sessions=None,
+        sessions=None if context.recorder is None else recent(context.recorder.sessions()),
     )
+
+
+def recent(sessions: Sequence[RecordedSession]) -> list[RecordedSession]:
+    """Return the sessions that are open, and then the newest others."""
+    return sorted(sessions, key=lambda session: session.seconds is not None)[:MAX_SESSIONS]
+
+
+async def show_session(context: Context, request: Request) -> Response:
+    """Show what a client and the server have sent."""
+    session = context.recorder.session(request.path_params["id"]) if context.recorder is not None else None
+    if session is None:
+        return page("error.html", request, 404, text="This session is not kept.")
+    return page("session.html", request, session=session)
 
 
 async def show_faults(context: Context, request: Request) -> Response:
@@ -177,6 +193,7 @@ def routes(context: Context) -> list[BaseRoute]:
         "/messages/{id}": show_message,
         "/messages/{id}/html": show_html,
         "/status": show_status,
+        "/sessions/{id}": show_session,
         "/faults": show_faults,
     }
     return [

@@ -15,7 +15,7 @@ MAX_SERIES = 4
 OTHERS = "other"
 
 WIDTH, HEIGHT = 640, 150
-LEFT, RIGHT, TOP, BOTTOM = 38, 4, 10, 20
+LEFT, RIGHT, TOP, BOTTOM = 38, 4, 16, 20
 BAR = (WIDTH - LEFT - RIGHT) / MINUTES
 #: Minutes between two labels of the time axis.
 LABEL_EVERY = 15

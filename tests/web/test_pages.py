@@ -9,6 +9,7 @@ import pytest
 
 from smtp_trio import web
 from smtp_trio.stores import Memory
+from smtp_trio.testing import open_memory_server
 
 from .helpers import client
 
@@ -127,6 +128,28 @@ async def test_subject_cannot_change_the_direction_of_the_page() -> None:
             text = (await http.get(path)).text
             assert "pay [U+202E]exe.pdf[U+0007][U+001B][31m" in text
             assert "\u202e" not in text
+
+
+async def test_session_of_a_message_is_beside_it() -> None:
+    recorder = web.Recorder()
+    async with Memory() as store, client(web.app(None, store, recorder=recorder)) as http:
+        async with open_memory_server(recorder.hooks(store)) as server, server.client() as smtp:
+            await smtp.send("shop@example.com", ["ada@example.org"], b"Subject: x\r\n\r\nx\r\n")
+        (entry,) = [entry async for entry in store]
+        session = recorder.sessions()[0]
+        beside = (await http.get(page_of(entry.id))).text
+        status = (await http.get("/status")).text
+        whole = (await http.get(f"/sessions/{session.id}")).text
+    assert '<span class="reply">250 2.1.5' in beside
+    assert "EHLO" in beside
+    assert f"/sessions/{session.id}" in status
+    assert "MAIL FROM" in whole
+    assert page_of(entry.id) in whole
+
+
+async def test_session_that_is_not_kept() -> None:
+    async with Memory() as store, client(web.app(None, store, recorder=web.Recorder())) as http:
+        assert (await http.get("/sessions/x")).status_code == 404
 
 
 async def test_status_and_faults_are_shown_without_a_server() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.header import Header
 from email.message import EmailMessage
 from pathlib import Path
@@ -100,7 +100,7 @@ def large_html(start: str, repeated: str) -> bytes:
 
 
 #: Messages that take time or memory.
-LARGE = {
+LARGE: Mapping[str, Callable[[], bytes]] = {
     "attachments": many_attachments,
     "deep": deep_tree,
     "enclosed": enclosed,

@@ -72,9 +72,10 @@ def running() -> Iterator[Inbox]:
 
     async def serve() -> None:
         async with Memory() as store, trio.open_nursery() as nursery:
-            server = Server(store)
+            recorder = web.Recorder()
+            server = Server(recorder.hooks(store))
             listeners = await nursery.start(server.serve, 0, "127.0.0.1")
-            url = await nursery.start(partial(web.serve, server, store, 0))
+            url = await nursery.start(partial(web.serve, server, store, 0, recorder=recorder))
             port = listeners[0].socket.getsockname()[1]
             ready.put(Inbox(store, server, port, url, trio.lowlevel.current_trio_token()))
             await stopped.wait()

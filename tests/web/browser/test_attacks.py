@@ -11,7 +11,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
-from attrs import define, field
+from attrs import frozen
 
 from . import attacks
 from .inbox import Inbox
@@ -27,19 +27,21 @@ PNG = base64.b64decode(
 )
 
 
-@define
+@frozen
 class Trap:
     """A server that counts the requests that it gets."""
 
     url: str
-    paths: list[str] = field(factory=list)
+    paths: list[str]
 
 
 @pytest.fixture
 def trap() -> Iterator[Trap]:
+    paths: list[str] = []
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            trap.paths.append(self.path)
+            paths.append(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "image/png")
             self.send_header("Access-Control-Allow-Origin", "*")
@@ -52,12 +54,10 @@ def trap() -> Iterator[Trap]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
         thread = Thread(target=server.serve_forever)
         thread.start()
-        trap = Trap(f"http://127.0.0.1:{server.server_port}")
         try:
-            yield trap
+            yield Trap(f"http://127.0.0.1:{server.server_port}", paths)
         finally:
             server.shutdown()
             thread.join()
