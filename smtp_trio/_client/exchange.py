@@ -28,7 +28,7 @@ from ..protocol import (
 )
 from ..protocol.client import AnsweredCommand, SessionEndedError
 from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
-from ..protocol.dialogue import READY
+from ..protocol.dialogue import CLOSED, READY
 from ..protocol.extensions.atrn import Atrn
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -130,12 +130,12 @@ class Exchange:
     @property
     def usable(self) -> bool:
         """True if the connection is open and in step, and nothing was received that was not asked for."""
-        return self.protocol.in_sync and self._open
+        return self.open and not self.protocol.has_unread_input
 
     @property
-    def _open(self) -> bool:
+    def open(self) -> bool:
         """As `usable`, but without regard to unsolicited replies, which `check_unsolicited` reports."""
-        return self.protocol.idle and not self.wire.broken and not self.protocol.closed
+        return not self.wire.broken and self.protocol.idle and self.protocol.dialogue.phase is not CLOSED
 
     def operation(self) -> Self:
         """Return the context manager for one operation.
@@ -146,7 +146,7 @@ class Exchange:
         """
         if self._scope is not None:
             raise trio.BusyResourceError("another task is using this client")
-        if not self._open:
+        if not self.open:
             raise trio.ClosedResourceError("the connection of this client is closed")
         return self
 
@@ -161,7 +161,7 @@ class Exchange:
         scope, self._scope = self._scope, None
         assert scope is not None
         scope.__exit__(kind, exc, traceback)
-        if not self._open:
+        if not self.open:
             await self.close()
         if scope.cancelled_caught:
             raise TimedOutError(*self._waiting_for) from None
@@ -194,10 +194,11 @@ class Exchange:
             raise TimedOutError(self.protocol.awaiting_reply or END_OF_DATA, self.timeouts.block)
         return not self.wire.broken
 
-    def next_reply_nowait(self) -> Reply | None:
-        """Return the reply to the oldest command, or None if it was not received yet. Raises `ConnectionLostError`."""
-        event = self._next_event(self.protocol.awaiting_reply or END_OF_DATA)
-        return event.reply if isinstance(event, AnsweredCommand) else None
+    def _received_reply(self) -> Reply | None:
+        """Return the reply to the oldest command if it was received. Raises `ConnectionLostError`."""
+        unanswered = self.protocol.dialogue.unanswered
+        event = self._next_event(unanswered[0] if unanswered else END_OF_DATA)
+        return event.reply if type(event) is AnsweredCommand else None
 
     def _next_event(self, command: Command) -> AnsweredCommand | Signal:
         """Return the next event of the protocol. Raise `ConnectionLostError` if the server has ended the session."""
@@ -215,24 +216,27 @@ class Exchange:
 
         If it takes too long, the operation ends with `TimedOutError`. Raises `ConnectionLostError`.
         """
-        command = self.protocol.awaiting_reply or END_OF_DATA
-        reply = self.next_reply_nowait()
+        reply = self._received_reply()
         if reply is None:
-            assert self._scope is not None
-            limit = reply_timeout(self.timeouts, command)
-            latest = self.protocol.dialogue.unanswered[-1:]
-            if latest and isinstance(latest[0], CountedCommand) and latest[0].last:
-                # The whole message was sent in the group (RFC 3030 4.2). A server may hold back the replies to MAIL and
-                # RCPT (RFC 2920 3.2) until it has processed the message, for which it has ten minutes.
-                limit = max(limit, self.timeouts.end)
-            self._waiting_for = command, limit
-            deadline = trio.current_time() + limit
-            if not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK:
-                self._scope.deadline = deadline
+            self._set_deadline(self.protocol.awaiting_reply or END_OF_DATA)
         while reply is None:
             await self.wire.receive()
-            reply = self.next_reply_nowait()
+            reply = self._received_reply()
         return reply
+
+    def _set_deadline(self, command: Command) -> None:
+        """Limit the wait for the reply to ``command``, which begins now."""
+        assert self._scope is not None
+        limit = reply_timeout(self.timeouts, command)
+        latest = self.protocol.dialogue.unanswered[-1:]
+        if latest and isinstance(latest[0], CountedCommand) and latest[0].last:
+            # The whole message was sent in the group (RFC 3030 4.2). A server may hold back the replies to MAIL and
+            # RCPT (RFC 2920 3.2) until it has processed the message, for which it has ten minutes.
+            limit = max(limit, self.timeouts.end)
+        self._waiting_for = command, limit
+        deadline = trio.current_time() + limit
+        if not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK:
+            self._scope.deadline = deadline
 
     def check_unsolicited(self, command: Command) -> None:
         """Check what the server has sent since the last reply, before ``command`` is sent.

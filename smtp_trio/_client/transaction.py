@@ -294,7 +294,7 @@ class Transaction:
             if exchange.lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._accepted) > 1:
                 self._protocol.expect_replies(len(self._accepted) - 1)
             try:
-                reply = exchange.next_reply_nowait() or await exchange.receive_reply()
+                reply = await exchange.receive_reply()
             except ConnectionLostError as exc:
                 # 221: as 421, the server has not processed what follows this command, although it was sent.
                 if exc.reply is not None and not isinstance(command, FINAL):

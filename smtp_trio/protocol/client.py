@@ -315,7 +315,7 @@ class ClientProtocol:
 
         Raises RemoteProtocolError for octets that are not a reply, and for a reply that does not answer a command.
         """
-        if self.closed:
+        if self.dialogue.phase is CLOSED:
             return CONNECTION_LOST
         try:
             reply = self._replies.read_reply()
