@@ -1,39 +1,26 @@
-"""A server with its HTTP listener, for programs that talk to both."""
+"""``smtp-trio inbox`` in a process of its own, for programs that send mail and ask for it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-import trio
 from attrs import frozen
-
-from smtp_trio import Server, web
-from smtp_trio.stores.memory import Memory
-
-HOST = "127.0.0.1"
+from processes import running
 
 
 @frozen
 class Listener:
-    """The addresses of a server and of its HTTP listener."""
+    """The port for mail, and the URL of the HTTP listener."""
 
     port: int
     url: str
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Listener]:
-    """Run a server that keeps messages in memory, and its HTTP listener."""
-    store = Memory()
-    server = Server(store)
-
-    async def listen(*, task_status: trio.TaskStatus[str]) -> None:
-        await web.serve(server, store, 0, task_status=task_status)
-
-    with trio.fail_after(240):
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(server.serve, 0, HOST)
-            url = await nursery.start(listen)
-            yield Listener(listeners[0].socket.getsockname()[1], url)
-            nursery.cancel_scope.cancel()
+async def listening(*options: str, cwd: Path) -> AsyncIterator[Listener]:
+    """Run an inbox on free ports; the block begins when it is ready."""
+    async with running("-m", "smtp_trio", "inbox", "--port", "0", "--http", "0", *options, cwd=cwd) as program:
+        ready = await program.out.wait_for(r"mail to \S+:(\d+) is shown at (http://\S+)\n")
+        yield Listener(int(ready[1]), ready[2])

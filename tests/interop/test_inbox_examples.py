@@ -34,7 +34,7 @@ async def test_example(name: str, node_modules: Path, tmp_path: Path) -> None:
     # Node looks for packages beside the file.
     (tmp_path / "node_modules").symlink_to(node_modules)
     (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
-    async with listening() as listener:
+    async with listening(cwd=tmp_path) as listener:
         environment = {**os.environ, "PATH": PATH, "INBOX_URL": listener.url, "SMTP_PORT": str(listener.port)}
         async with trio.open_nursery() as nursery:
 

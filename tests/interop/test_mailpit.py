@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from .conftest import require
-from .listening import HOST, Listener, listening
+from .listening import Listener, listening
 from .programs import PATH
 
 pytestmark = pytest.mark.interop
@@ -20,9 +20,9 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.parametrize("script", ["mailpit_api.cjs", "cypress_mailpit.cjs"])
-async def test_npm_packages(script: str, node_modules: Path) -> None:
+async def test_npm_packages(script: str, node_modules: Path, tmp_path: Path) -> None:
     require("node")
-    async with listening() as listener:
+    async with listening(cwd=tmp_path) as listener:
         result = await trio.run_process(
             ["node", FOLDER / script, listener.url, str(listener.port)],
             env={"PATH": PATH, "NODE_PATH": str(node_modules)},
@@ -44,7 +44,7 @@ def message(subject: str) -> EmailMessage:
     return mail
 
 
-async def test_mailpit_api_client() -> None:
+async def test_mailpit_api_client(tmp_path: Path) -> None:
     """The package of PyPI. Its tests use it with pytest and with unittest."""
     client = pytest.importorskip("mailpit.client.api")
     testing = pytest.importorskip("mailpit.testing.unittest")
@@ -52,7 +52,7 @@ async def test_mailpit_api_client() -> None:
     def use(listener: Listener) -> None:
         api = client.API(listener.url)
         assert api.get_messages().messages == []
-        with smtplib.SMTP(HOST, listener.port) as smtp:
+        with smtplib.SMTP("127.0.0.1", listener.port) as smtp:
             for subject in "abc":
                 smtp.send_message(message(subject))
         found = api.get_messages(limit=2, start=1)
@@ -93,5 +93,5 @@ async def test_mailpit_api_client() -> None:
         api.delete_messages([])
         assert api.get_messages().total == 0
 
-    async with listening() as listener:
+    async with listening(cwd=tmp_path) as listener:
         await trio.to_thread.run_sync(use, listener)
