@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from .._server.threads import run_in_thread
 from ..stores import MessageNotFoundError, NotSupportedError, Stored, StoreError
+from ..testing._faults.grammar import GRAMMAR, RULE_MODIFIERS, SCOPE_MODIFIERS
 from ._api import query_of
 from ._context import Context
 from ._html import content_policy, has_remote_images, is_cut, sanitised
@@ -34,6 +36,19 @@ MAX_SHOWN = 200
 MAX_SESSIONS = 30
 #: Characters of the text, and octets of the source, that the page shows. All of it can be downloaded.
 MAX_TEXT, MAX_SOURCE = 256 << 10, 256 << 10
+#: Faults that a click sets.
+PRESETS = (
+    "answer RCPT 450 once",
+    "answer RCPT 550 always",
+    "answer DOT 554 once",
+    "delay DATA 5s always",
+    "hang at DOT once",
+    "close at body after 4k octets once",
+    "omit STARTTLS",
+    "throttle 300",
+    "greylist 1m",
+    "message-rate 10 per 1m",
+)
 TABS = {"html": "HTML", "text": "Text", "headers": "Headers", "parts": "Parts", "raw": "Source"}
 
 
@@ -167,8 +182,11 @@ async def show_session(context: Context, request: Request) -> Response:
 
 
 async def show_faults(context: Context, request: Request) -> Response:
-    """Show the faults that are active."""
-    return page("faults.html", request, faults=None if context.faults is None else list(context.faults), presets=[])
+    """Show the faults that are set."""
+    faults = None if context.faults is None else list(islice(context.faults, MAX_SHOWN))
+    kinds = [(row.usage, row.description) for row in GRAMMAR if row.in_server]
+    modifiers = [row for row in (*RULE_MODIFIERS, *SCOPE_MODIFIERS) if row[0] != "by client"]
+    return page("faults.html", request, faults=faults, presets=PRESETS, kinds=[*kinds, *modifiers])
 
 
 async def show_html(context: Context, request: Request) -> Response:

@@ -9,7 +9,8 @@ import pytest
 
 from smtp_trio import web
 from smtp_trio.stores import Memory
-from smtp_trio.testing import open_memory_server
+from smtp_trio.testing import FaultRules, open_memory_server
+from smtp_trio.web._pages import PRESETS
 
 from .helpers import client
 
@@ -166,3 +167,8 @@ async def test_views_can_only_be_read() -> None:
             response = await http.delete(path)
             assert response.status_code == 405
             assert response.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("text", PRESETS)
+def test_preset_is_a_fault_of_servers(text: str) -> None:
+    assert FaultRules().add(text).kind == text.split()[0]

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from smtp_trio import Server, web
 from smtp_trio.stores import Memory
+from smtp_trio.testing import FaultRules
 
 T = TypeVar("T")
 
@@ -72,10 +73,10 @@ def running() -> Iterator[Inbox]:
 
     async def serve() -> None:
         async with Memory() as store, trio.open_nursery() as nursery:
-            recorder = web.Recorder()
-            server = Server(recorder.hooks(store))
+            recorder, faults = web.Recorder(), FaultRules()
+            server = Server(recorder.hooks(faults.hooks(store)))
             listeners = await nursery.start(server.serve, 0, "127.0.0.1")
-            url = await nursery.start(partial(web.serve, server, store, 0, recorder=recorder))
+            url = await nursery.start(partial(web.serve, server, store, 0, recorder=recorder, faults=faults))
             port = listeners[0].socket.getsockname()[1]
             ready.put(Inbox(store, server, port, url, trio.lowlevel.current_trio_token()))
             await stopped.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smtplib
 from email.message import EmailMessage
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,24 @@ def test_keyboard(browser: Browser, inbox: Inbox) -> None:
     browser.press("/")
     browser.press("subject:0")
     browser.wait(lambda: browser.texts(".row .subject") == ["Unread: Mail 0"], "the result")
+
+
+def test_fault_is_set_met_counted_and_removed(browser: Browser, inbox: Inbox) -> None:
+    browser.driver.get(f"{inbox.url}/faults")
+    browser.find("#fault-text").send_keys("ansewr RCPT 450")
+    browser.click("#fault-form .primary")
+    browser.wait(lambda: "answer" in browser.texts("#notice")[0], "the error")
+    browser.find("#fault-text").clear()
+    browser.click("[data-preset='answer RCPT 450 once']")
+    browser.click("#fault-form .primary")
+    browser.wait(lambda: browser.texts("#faults-list td:first-child") == ["answer RCPT 450 once"], "the fault")
+    with pytest.raises(smtplib.SMTPRecipientsRefused):
+        inbox.send(mail("Refused once"))
+    inbox.send(mail("Accepted"))
+    browser.wait(lambda: browser.texts("#faults-list td:nth-child(2)") == ["1"], "the count")
+    browser.click("[data-fault]")
+    browser.wait(lambda: not browser.all("#faults-list td"), "the list without it")
+    assert inbox.count() == 1
 
 
 def test_messages_are_read_without_scripts(browser: Browser, inbox: Inbox) -> None:
