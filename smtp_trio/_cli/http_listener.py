@@ -21,6 +21,7 @@ from .options import UsageError, describe_listen_error, read_password
 if TYPE_CHECKING:
     from .._server.server import Server
     from ..stores import Store
+    from ..testing import FaultRules
     from ..web import Recorder
     from ..web._app import App
     from ..web._security import Access
@@ -40,6 +41,8 @@ class HttpListener:
     _users: UsersFile | None
     #: What records the sessions; None if they are not.
     recorder: Recorder | None
+    #: The fault rules of the server; None if it has none, or worker processes serve.
+    faults: FaultRules | None = field(default=None, init=False)
     _listeners: list[trio.SocketListener] = field(factory=list, init=False)
 
     async def open(self) -> None:
@@ -69,7 +72,8 @@ class HttpListener:
 
         of_workers = {} if workers is None else {"measure": workers.measure, "problem": workers.problem}
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(serve_listeners, self._app(server, store, **of_workers), self._listeners)
+            app = self._app(server, store, faults=self.faults, **of_workers)
+            url = await nursery.start(serve_listeners, app, self._listeners)
             log_events.HTTP_LISTENING.log(url=url)
             task_status.started(url)
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from .._server.log_events import NO_CERTIFICATE
 from ..stores import Memory
+from .fault_options import add_fault_options
 from .http_options import add_http_options
 from .options import Parser, UsageError, number_between
 from .serve import add_serve, run_serve
@@ -48,6 +49,7 @@ def add_inbox(parser: argparse.ArgumentParser) -> None:
         help="keep all mail in this store instead of memory: sqlite:PATH, maildir:PATH or another one of `smtp-trio serve`")
     # fmt: on
     add_http_options(add)
+    add_fault_options(add)
     add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,
         help="print warnings and errors only")  # fmt: skip
     add("-v", "--verbose", action="store_const", dest="level", const=logging.DEBUG,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from .._server.hooks import Hooks
 from .._server.server import Server
 from .._server.session import Session
 from .._server.tls_files import ClientCertificate, TlsFiles
@@ -27,6 +28,7 @@ from .options import UsageError, describe_error
 from .serve_options import ALL_DOMAINS
 
 if TYPE_CHECKING:
+    from ..testing import FaultRules
     from ..web import Recorder
 
 #: The extension of ``--auth-accept-any``, with all mechanisms that send the password or token itself.
@@ -34,15 +36,21 @@ ANY_LOGIN = Auth(cleartext=True, mechanisms=tuple(name for name, each in MECHANI
 NOT_LOCAL = Reply(550, "Mail for this domain is not accepted here, and nothing is relayed", "5.7.1")
 
 
-def make_server(options: argparse.Namespace, accounts: UsersFile | None, recorder: Recorder | None = None) -> Server:
-    """Return a server as the options describe it. ``recorder`` records its sessions."""
+def make_server(
+    options: argparse.Namespace,
+    accounts: UsersFile | None,
+    recorder: Recorder | None = None,
+    faults: FaultRules | None = None,
+) -> Server:
+    """Return a server as the options describe it. ``recorder`` records its sessions, and it fails by ``faults``."""
+    hooks: Hooks = options.store if faults is None else faults.hooks(options.store)
     auth = ANY_LOGIN if options.auth_accept_any else Auth()
     if accounts is not None:
         auth = Auth(required=not options.auth_optional, mechanisms=accounts.mechanisms)
     limits = make_limits([("sessions", sessions_within(raise_descriptor_limit())), *options.limit])
     try:
         server = Server(
-            options.store if recorder is None else recorder.hooks(options.store),
+            hooks if recorder is None else recorder.hooks(hooks),
             name=options.name,
             size=options.size,
             timeout=evolve(server_timeouts(options.timeout), tls=options.tls_timeout),

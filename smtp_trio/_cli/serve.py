@@ -26,6 +26,7 @@ from .._types import Statistics
 from ..credentials import UsersFile
 from .allocator import return_freed_memory
 from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
+from .fault_options import prepare_faults
 from .http_listener import HttpListener, prepare_http
 from .log_output import open_log
 from .new_server import make_server, read_users, tls_files
@@ -43,7 +44,6 @@ from .workers import ParentLink, Workers, usable_cores
 
 if TYPE_CHECKING:
     from ..relay import Relay
-    from ..web import Recorder
 
 #: Seconds that sessions have to finish after the first signal to stop. After the second signal they are cancelled.
 GRACE = 30.0
@@ -78,7 +78,7 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
 
 
 def prepare(
-    options: argparse.Namespace, sockets: Sequence[socket.socket], recorder: Recorder | None = None
+    options: argparse.Namespace, sockets: Sequence[socket.socket], http: HttpListener | None = None
 ) -> tuple[Server, list[Reload]]:
     """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
     if options.lmtp and options.host is options.port is options.unix is None and not options.fd:
@@ -97,7 +97,13 @@ def prepare(
     for source in options.recipients:
         load_source(source)
         reloads.append(partial(reload_source, source))
-    server = make_server(options, accounts, recorder)
+    # The rules of workers are their own, and those of a process with HTTP can be changed over it.
+    shown = http is not None and (options.workers or usable_cores()) == 1
+    faults, files = prepare_faults(options, wanted=shown)
+    reloads += [file.load for file in files]
+    if http is not None and shown:
+        http.faults = faults
+    server = make_server(options, accounts, None if http is None else http.recorder, faults)
     if options.tls_cert:
         reload_certificates = partial(load_certificates, server, tls_files(options))
         reload_certificates()
@@ -126,7 +132,7 @@ def run_serve(options: argparse.Namespace) -> int:
         return run_worker(options, parent)
     sockets = inherited_sockets(options.fd)
     http = prepare_http(options)
-    server, reloads = prepare(options, sockets, None if http is None else http.recorder)
+    server, reloads = prepare(options, sockets, http)
     prepared = prepare_relay(options, "relay-")
     count = options.workers or usable_cores()
     log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
@@ -304,6 +310,8 @@ def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namesp
         return
     if ALL_DOMAINS in options.accept and not options.recipients:
         log_events.ALL_DOMAINS_ACCEPTED.log()
+    if options.fault or options.fault_file:
+        log_events.FAULTS_IN_USE.log()
     if options.auth_accept_any:
         log_events.ANY_LOGIN_ACCEPTED.log()
 

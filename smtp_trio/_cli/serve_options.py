@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .._server.listeners import format_address
 from ..protocol import syntax
 from ..protocol.hosts import check_host
+from .fault_options import add_fault_options
 from .http_options import add_http_options
 from .limit_option import limit_help, limit_option
 from .network_option import network_option
@@ -37,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "At most 512 sessions are open at once, and 50 from one "
         "client address, which may open 300 in a minute. SIGINT and SIGTERM stop "
         "the server after the messages in progress, or after 30 seconds; a second signal stops it at once. SIGHUP reloads the "
-        "certificate, the auth file and the recipients."
+        "certificate, the auth file, the recipients and the fault rules."
     )
     add = parser.add_argument
     # fmt: off
@@ -131,6 +132,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "client does not wait for that. With --workers, the parent process does it")
     add_relay_options(add, "relay-")
     add_http_options(add)
+    add_fault_options(add)
     add("--log-format", choices=("text", "json"), default="text",
         help="format of the log (default: %(default)s)")
     add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,

@@ -221,12 +221,13 @@ ANY_LOGIN_ACCEPTED = Event(
     CLI,
     "--auth-accept-any: any password is accepted, also without TLS; for development only",
 )
+FAULTS_IN_USE = Event("faults_in_use", WARNING, CLI, "--fault: this server fails on purpose; for tests only")
 STOPPING = Event("stopping", INFO, CLI, "{signal}: stopping")
 STOPPED = Event(
     "stopped", INFO, CLI, "stopped; messages accepted: {messages}, refused: {refused}; sessions: {sessions}"
 )
 RELOADING = Event(
-    "reloading", INFO, CLI, "{signal}: reloading the certificate, the auth file and the recipients, if configured"
+    "reloading", INFO, CLI, "{signal}: reloading the certificate, the auth file, the recipients and the fault rules, if configured"
 )
 LINES_DROPPED = Event(
     "lines_dropped", WARNING, CLI, "{count} lines of the log are missing here, because it was not read in time"

@@ -33,15 +33,19 @@ class Tarpit(Layer):
         self.max_sessions = max_sessions
         self._delayed = 0
 
-    async def response(self, session: Session, reply: Reply) -> None:
+    def delay_of(self, session: Session, reply: Reply) -> float:
+        """Return the seconds by which a reply is going to be delayed."""
         errors: int = session.context.get(self, 0)
-        session.context[self] = errors + reply.refused
         last = reply.code in (221, 421)  # the last reply of a session is not delayed
-        if errors and not last and self._delayed < self.max_sessions:
+        return 0 if last or self._delayed >= self.max_sessions else min(self.limit, self.seconds * errors)
+
+    async def response(self, session: Session, reply: Reply) -> None:
+        delay = self.delay_of(session, reply)
+        session.context[self] = session.context.get(self, 0) + reply.refused
+        if delay:
             self._delayed += 1
             try:
-                stop_called = session.server._state.stop_called
-                await delay_reply(session, min(self.limit, self.seconds * errors), stop_called)
+                await delay_reply(session, delay, session.server._state.stop_called)
             finally:
                 self._delayed -= 1
         await self.under.response(session, reply)

@@ -61,7 +61,7 @@ async def test_file_and_its_reload(tmp_path: Path) -> None:
 
         file.write_text("x@example.org\n")
         program.signal(signal.SIGHUP)
-        await program.out.wait_for_count(2, "reloading the certificate, the auth file and the recipients")
+        await program.out.wait_for_count(2, "reloading the certificate, the auth file, the recipients")
         while await program.client(replies("x@example.org", "fred@example.org")) != [ACCEPTED, UNKNOWN]:
             await trio.lowlevel.checkpoint()
     (stored,) = (tmp_path / "Maildir" / "new").iterdir()

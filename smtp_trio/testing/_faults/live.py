@@ -27,7 +27,7 @@ from ..._server.body import Body
 from ..._server.hooks import Hooks
 from ..._server.session import Session
 from ..._wire import BROKEN
-from ...policies._layer import Layer
+from ...policies import Layer, Tarpit
 from ...protocol import BadCommandError, Command, CountedCommand, Mail, Rcpt, Reply
 from .._wire_tracker import DOT
 from .decisions import Decisions, find_stream, refusal
@@ -133,7 +133,12 @@ class LiveDecisions(Decisions):
     async def response(self, session: Session, reply: Reply) -> None:
         script = self.script
         if script.policies:
-            await self._ask(subject_of_reply(session), "response", reply)
+            subject = subject_of_reply(session)
+            for policy in script.policies:
+                if isinstance(policy.layer, Tarpit) and policy.scope.covers(subject):
+                    if policy.layer.delay_of(session, reply):
+                        policy.count(subject)
+                    await policy.layer.response(session, reply)
         if script.scoped and isinstance(session.stream, FaultyStream):
             await session._hooks._reporter.flush()
             session.stream.subject = subject_of_reply(session)
@@ -152,11 +157,9 @@ class LiveDecisions(Decisions):
         """Call a hook of the policies, up to the first one that refuses."""
         for policy in self.script.policies:
             if policy.scope.covers(subject):
-                began = trio.current_time()
                 reply: Reply | None = await getattr(policy.layer, hook)(subject.session, *arguments)
-                if reply is not None or trio.current_time() > began:
-                    policy.count(subject)
                 if reply is not None:
+                    policy.count(subject)
                     return reply
         return None
 
