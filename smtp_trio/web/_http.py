@@ -150,7 +150,9 @@ class Connection:
                     await self._receive()
                     if not begun:
                         begun, scope.deadline = True, trio.current_time() + HEAD_TIMEOUT
-                return event
+                if event.http_version.startswith(b"1."):
+                    return event
+                status = 505  # such as the beginning of HTTP/2 (RFC 9113 3.4)
             except h11.RemoteProtocolError as error:
                 status = error.error_status_hint
             finally:

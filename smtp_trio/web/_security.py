@@ -62,6 +62,8 @@ HEADERS: Final = {
 }
 #: Octets of a path with its query, and of the body of a request.
 MAX_URL, MAX_BODY = 8 * 1024, 8 * 1024 * 1024
+#: Digits of a Content-Length: Python refuses to read numbers of thousands of them.
+MAX_DIGITS = 18
 #: Seconds in which a body has to be received.
 BODY_TIMEOUT = 30.0
 #: Requests that are worked on at a time. Others wait, so that the sessions of mail get their turns, and so that few messages
@@ -223,7 +225,7 @@ class Exchange:
         if scope["path"] in HEALTH_PATHS:
             return
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not length.isdecimal() or len(length) > MAX_DIGITS or int(length) > MAX_BODY:
             raise ApiError(413, f"the body is larger than {MAX_BODY} octets")
         check_site(scope, headers)
         if (login := self._guard.access.login) is not None:
