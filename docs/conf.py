@@ -44,6 +44,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"datetime"),  # in an annotation: the class and the module have one name
     # Names of libraries that the pages do not link to.
     (r"py:.*", r"(attr|trustme|hypothesis)\..*"),
+    # The sums over workers, which only `smtp-trio serve` makes.
+    (r"py:class", r"Snapshot"),
     # Hypothesis is an optional dependency.
     (r"py:class", r"SearchStrategy"),
     # Sphinx does not find what the names in overloads of a decorated function mean.

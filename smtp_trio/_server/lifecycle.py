@@ -148,6 +148,7 @@ class Lifecycle:
                     await self._state.call("stop")
         if scope.cancelled_caught:
             self._state.counts.errors += 1
+            self._state.counts.exceptions += 1
             log_events.HOOK_CANCELLED.log(id=None, peer=None, hook="stop")
 
 

@@ -504,6 +504,7 @@ class SessionTask:
                 await self.hooks.call(name, self.session)
             if scope.cancelled_caught:
                 self.counts.errors += 1
+                self.counts.exceptions += 1
                 HOOK_CANCELLED.log(id=self.id, peer=self.log.peer, hook=name)
 
     def shielded(self, deadline: float) -> trio.CancelScope:

@@ -148,6 +148,7 @@ class ServerState:
             mention_threads(error)
         self._observe(error)
         self.counts.errors += 1
+        self.counts.exceptions += 1
         event.log(fields, error=describe(error), exc_info=error)
         await self.call("error", error)
 

@@ -132,6 +132,12 @@ METRICS: tuple[Metric, ...] = (
         text="Commands that were invalid, and exceptions in hooks and sessions.",
         read=count("errors"),
     ),
+    Metric(
+        name="exceptions",
+        kind="counter",
+        text="Exceptions in hooks and sessions, and hooks that took too long.",
+        read=count("exceptions"),
+    ),
     Metric(name="auth_failures", kind="counter", text="Logins that failed.", read=count("auth_failures")),
     Metric(
         name="tls_handshakes",

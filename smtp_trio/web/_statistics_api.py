@@ -88,6 +88,7 @@ COUNTS: Mapping[str, str] = {
     "incomplete": "Messages whose end was not received",
     "commands": "Commands",
     "errors": "Invalid commands, and exceptions in hooks and sessions",
+    "exceptions": "Exceptions in hooks and sessions, and hooks that took too long",
     "connections_refused": "Connections that a limit or the connect hook refused",
     "auth_failures": "Logins that failed",
     "timeouts": "Clients that were silent for too long",

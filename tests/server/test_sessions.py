@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -384,6 +385,7 @@ async def test_cancelled_propagates_alone(autojump_clock: MockClock) -> None:
 async def test_statistics(autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME)
     assert server.statistics() == Statistics()
+    refusals = Counter({"message 550": 1, "other 500": 1})
     async with connected(server) as client:
         await client.hello()
         await client.deliver()
@@ -399,9 +401,10 @@ async def test_statistics(autojump_clock: MockClock) -> None:
             commands=8,
             errors=1,
             memory=SESSION,
+            refusals=refusals,
         )
         await client.quit()
-    assert server.statistics() == Statistics(1, 1, len(MESSAGE), 1, 9, 1)
+    assert server.statistics() == Statistics(1, 1, len(MESSAGE), 1, 9, 1, refusals=refusals)
     assert before.sessions_open == 1
 
 
