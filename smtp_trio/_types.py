@@ -152,15 +152,19 @@ class Statistics(Counts):
 
     ``messages`` is the number of accepted messages and ``bytes`` their octets, ``refused`` the number of refusals, of
     messages and of MAIL, RCPT, DATA and BDAT commands. ``commands`` is the number of commands, and ``errors`` that of
-    commands that the core refused and of exceptions in hooks and sessions. ``connections_refused`` is the number of
-    connections that the `Hooks.connect` hook or the limits refused, ``auth_failures`` that of logins that failed, and
-    ``timeouts`` that of clients that were silent for too long. ``incomplete`` is the number of messages whose end was not
-    received, and ``tls_failures`` that of TLS handshakes that failed. ``exceptions`` counts those of hooks and sessions, which ``errors`` includes, and hooks
-    that were cancelled at the end of a session. ``limits_reached`` counts how often each limit has
-    taken effect, by the name of the member of `smtp_trio.protocol.Limits`. ``refusals`` counts refusals by stage and reply
-    code, such as "rcpt 550"; the stages are connect, auth, mail, rcpt, data, bdat, burl, message (the reply to a message)
-    and other (invalid commands). ``tls_versions`` counts TLS handshakes by version. ``sessions_total`` counts all sessions,
-    ``sessions_open`` those that are open, and ``memory`` the octets that these hold (see `Limits.memory`).
+    commands that the core refused and of exceptions in hooks and sessions. ``exceptions`` is the number of those
+    exceptions, and of hooks that took too long. ``connections_refused`` is the number of connections that the
+    `Hooks.connect` hook or the limits refused, ``auth_failures`` that of logins that failed, and ``timeouts`` that of
+    clients that were silent for too long. ``incomplete`` is the number of messages whose end was not received, and
+    ``tls_failures`` that of TLS handshakes that failed.
+
+    ``limits_reached`` counts how often each limit has taken effect, by the name of the member of
+    `smtp_trio.protocol.Limits`. ``refusals`` counts refusals by stage and reply code, such as "rcpt 550"; the stages are
+    connect, auth, mail, rcpt, data, bdat, burl, message (the reply to a message) and other (invalid commands).
+    ``tls_versions`` counts TLS handshakes by version.
+
+    ``sessions_total`` counts all sessions, ``sessions_open`` those that are open, and ``memory`` the octets that these
+    hold (see `Limits.memory`).
     """
 
     sessions_open: int = 0

@@ -11,7 +11,6 @@ import pytest
 from smtp_trio import Limits, Server
 from smtp_trio.stores import Memory
 from smtp_trio.web import app
-from tests.web.helpers import client
 
 from .conftest import require
 
