@@ -129,7 +129,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 async def run_with_store(options: argparse.Namespace) -> int:
     """Run the command with its store opened. Raises UsageError if the store fails."""
-    if type(options.store).entries is Store.entries:
+    if type(options.store)._select is Store._select:
         raise UsageError(f"--store {options.store.url}: such a store passes messages on, and cannot be read")
     async with open_store(options.store, purpose="read"):
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ..stores import Entry, MessageNotFoundError, Query, Store
@@ -36,12 +37,7 @@ async def remove(store: Store[Any], options: argparse.Namespace) -> int:
     if ids and not options.yes and not confirmed(f"Remove {count_text(len(ids))} from {store.url}?"):
         print_error("nothing was removed")
         return 1
-    removed = 0
-    with Progress("removed", len(ids)) as progress:
-        for start in range(0, len(ids), BATCH):
-            batch = ids[start : start + BATCH]
-            removed += await store.remove(batch)
-            progress.add(count=len(batch))
+    removed = await in_batches(store.remove, "removed", ids)
     if options.json:
         write_json({"removed": removed})
     else:
@@ -51,6 +47,17 @@ async def remove(store: Store[Any], options: argparse.Namespace) -> int:
         print_error(f"{len(ids) - removed} of {len(ids)} were not in {store.url}")
         return 1
     return 0
+
+
+async def in_batches(work: Callable[[list[str]], Awaitable[int]], title: str, ids: list[str]) -> int:
+    """Call a function of the store with all ids, some at a time; return the sum of its results."""
+    count = 0
+    with Progress(title, len(ids)) as progress:
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            count += await work(batch)
+            progress.add(count=len(batch))
+    return count
 
 
 async def list_removable(store: Store[Any], options: argparse.Namespace, ids: list[str]) -> int:
@@ -104,12 +111,7 @@ async def retry(store: Store[Any], options: argparse.Namespace) -> int:
     if options.all:
         async with aclosing(store.dead_letters(options.group)) as letters:
             ids = [letter.entry.id async for letter in letters]
-    count = 0
-    with Progress("requeued", len(ids)) as progress:
-        for start in range(0, len(ids), BATCH):
-            batch = ids[start : start + BATCH]
-            count += await store.requeue(options.group, batch)
-            progress.add(count=len(batch))
+    count = await in_batches(partial(store.requeue, options.group), "requeued", ids)
     if options.json:
         write_json({"requeued": count})
     else:

@@ -24,7 +24,7 @@ from .relay_options import (
     running_relay,
 )
 from .service_manager import ServiceManager
-from .store_option import open_store, store_option, wait_for_store
+from .store_option import open_store, relayed_store_option, wait_for_store
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,8 +40,8 @@ def add_relay(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     # fmt: off
-    add("--store", metavar="STORE", type=store_option, required=True,
-        help="where the messages are, such as sqlite:PATH")
+    add("--store", metavar="STORE", type=relayed_store_option, required=True,
+        help="where the messages are, such as sqlite:PATH. A path must exist")
     add("--wait", action="store_true",
         help="wait until the store can be opened, instead of ending with an error")
     add_destination(add, "to", "server to forward to, with an IPv6 address in brackets, or unix:PATH for a socket. The default "
@@ -87,7 +87,7 @@ async def relay_until_stopped(options: argparse.Namespace, prepared: PreparedRel
         become(options.run_as)
         if options.wait and not await wait_for_store(options.store, signals):
             return 0
-        async with open_store(options.store), running_relay(prepared):
+        async with open_store(options.store, purpose="read"), running_relay(prepared):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(manager.feed_watchdog)
                 await stop_on_signals(signals, prepared.relay.stop, manager)

@@ -13,6 +13,7 @@ import trio
 from .. import stores
 from .._server.log_events import WAITING_FOR_STORE
 from ..stores import Store, StoreError
+from ..stores._errors import UnusableStoreError
 from .options import UsageError, describe_error
 
 
@@ -28,6 +29,16 @@ def existing_store_option(text: str) -> Store[Any]:
     """Return the store that a value of ``--store`` names, which is an error later if it does not exist."""
     store = store_option(text)
     store.create = False
+    return store
+
+
+def relayed_store_option(text: str) -> Store[Any]:
+    """Return the store that a value of ``--store`` names, which is an error later if it is a path that does not exist.
+
+    An engine may have no messages yet when a relay is started.
+    """
+    store = store_option(text)
+    store.create = not hasattr(store, "path")
     return store
 
 
@@ -47,9 +58,10 @@ async def open_store(store: Store[Any], *, purpose: str = "store") -> AsyncItera
 
 
 async def wait_for_store(store: Store[Any], signals: AsyncIterator[int]) -> bool:
-    """Try to open a store once a second, until that is possible. Return False if a signal to stop comes first.
+    """Try to open a store once a second, until that is possible, or there is an error for which it is useless to wait.
 
-    The store is closed again: it has to be opened by the task that closes it, and outside of the scope that ends this wait.
+    Return False if a signal to stop comes first. The store is closed again: it has to be opened by the task that closes it,
+    and outside of the scope that ends this wait.
     """
     waiting = False
     async with trio.open_nursery() as nursery:
@@ -64,6 +76,8 @@ async def wait_for_store(store: Store[Any], signals: AsyncIterator[int]) -> bool
             try:
                 async with store:
                     break
+            except UnusableStoreError:
+                break  # the caller, which opens the store, reports it
             except StoreError as error:
                 if not waiting:
                     WAITING_FOR_STORE.log(error=str(error))

@@ -227,7 +227,10 @@ STOPPED = Event(
     "stopped", INFO, CLI, "stopped; messages accepted: {messages}, refused: {refused}; sessions: {sessions}"
 )
 RELOADING = Event(
-    "reloading", INFO, CLI, "{signal}: reloading the certificate, the auth file, the recipients and the fault rules, if configured"
+    "reloading",
+    INFO,
+    CLI,
+    "{signal}: reloading the certificate, the auth file, the recipients and the fault rules, if configured",
 )
 LINES_DROPPED = Event(
     "lines_dropped", WARNING, CLI, "{count} lines of the log are missing here, because it was not read in time"

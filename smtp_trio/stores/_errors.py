@@ -15,6 +15,10 @@ class StoreError(Exception):
     reply: Reply = Reply(451, "Cannot store the message now; try again later", "4.3.0")
 
 
+class UnusableStoreError(StoreError):
+    """The store cannot be opened before a person has changed it, the program or the settings: to wait is useless."""
+
+
 class StoreFullError(StoreError):
     """The device is full, or the quota is used up."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 import psycopg
 from attrs import Factory, define
 
-from ._errors import StoreError, StoreFullError
+from ._errors import StoreError, StoreFullError, UnusableStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,8 @@ DEFAULTS: dict[str, Any] = {
     "target_session_attrs": "read-write",
     "application_name": "smtp_trio",
 }
+#: Texts of errors with which a server refuses a user. In other languages they are not recognised.
+REFUSED = ("password authentication failed", "no password supplied")
 #: Settings of a session. They let the server find a client that has disappeared, whose locks and leases others wait for.
 SESSION = {
     "TimeZone": "UTC",
@@ -227,5 +229,9 @@ def closed_by_server(db: Connection) -> bool:
 
 def store_error(error: Exception) -> StoreError:
     """Return the StoreError that fits an error of the server: `StoreFullError` for class 53100, a full disk."""
-    kind = StoreFullError if isinstance(error, psycopg.errors.DiskFull) else StoreError
-    return kind(" ".join(str(error).split()) or type(error).__name__)
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, psycopg.errors.DiskFull):
+        return StoreFullError(text)
+    # The library does not tell the code of an error that ends an attempt to connect, only its text.
+    refused = isinstance(error, psycopg.OperationalError) and any(each in text for each in REFUSED)
+    return UnusableStoreError(text) if refused else StoreError(text)

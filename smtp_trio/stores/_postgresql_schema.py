@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ._errors import StoreError
+from ._errors import StoreError, UnusableStoreError
 
 if TYPE_CHECKING:
     from typing import LiteralString
@@ -117,7 +117,7 @@ def prepare_tables(db: Connection, schema: str) -> None:
             try:
                 db.execute(psycopg.sql.SQL("CREATE SCHEMA {}").format(psycopg.sql.Identifier(schema)))
             except psycopg.errors.InsufficientPrivilege as error:
-                raise StoreError(f"schema {schema} does not exist, and cannot be created: {error}") from error
+                raise UnusableStoreError(f"schema {schema} does not exist, and cannot be created: {error}") from error
             version = 0
         for statement in (statement for upgrade in UPGRADES[version:] for statement in upgrade):
             db.execute(statement)
@@ -148,7 +148,9 @@ def version_of(db: Connection, schema: str) -> int:
         return -1
     if not tables:
         return 0
-    foreign = StoreError(f"the tables in schema {schema} were created by another program; name another one: ?schema=")
+    foreign = UnusableStoreError(
+        f"the tables in schema {schema} were created by another program; name another one: ?schema="
+    )
     if not {"schema_version", "message_rows"} <= set(tables):
         raise foreign
     try:
@@ -159,11 +161,13 @@ def version_of(db: Connection, schema: str) -> int:
         raise foreign
     ((version,),) = rows
     if version > VERSION:
-        raise StoreError(
+        raise UnusableStoreError(
             f"version {version} of schema {schema} was written by a newer smtp_trio; this one supports {VERSION}"
         )
     if version < 1:
-        raise StoreError(f"version {version} of schema {schema} is not supported; this smtp_trio supports {VERSION}")
+        raise UnusableStoreError(
+            f"version {version} of schema {schema} is not supported; this smtp_trio supports {VERSION}"
+        )
     return int(version)
 
 

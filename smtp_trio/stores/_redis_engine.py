@@ -10,7 +10,7 @@ from coredis.exceptions import RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 
 from .._server.log_events import STORE_OPENED, STORE_SETTING
-from ._errors import StoreError
+from ._errors import StoreError, UnusableStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -157,7 +157,7 @@ async def check_server(run: Run, settings: Settings, name: str) -> None:
     info = parse_info(info_reply)
     version = info.get("redis_version", "0")
     if tuple(int(each) for each in version.split(".")[:2] if each.isdigit()) < OLDEST_VERSION:
-        raise StoreError(f"version {version} is too old: 6.2 or newer is needed")
+        raise UnusableStoreError(f"version {version} is too old: 6.2 or newer is needed")
     if info.get("role") != "master":
         raise StoreError("it is a replica; messages are stored by its primary")
     replicas = int(info.get("connected_slaves", "0"))
@@ -175,7 +175,7 @@ async def check_server(run: Run, settings: Settings, name: str) -> None:
         wrong = {key: config[key] for key, value in REQUIRED.items() if config.get(key, value) != value}
         if wrong and settings.durability == "disk":
             got = ", ".join(f"{key} is {value} and must be {REQUIRED[key]}" for key, value in wrong.items())
-            raise StoreError(f"{got}; or set durability=memory")
+            raise UnusableStoreError(f"{got}; or set durability=memory")
         if int(config.get("min-replicas-to-write", "0")) < settings.replicas:
             warnings.append(
                 f"min-replicas-to-write is less than {settings.replicas}: while replicas are missing, a message can be "

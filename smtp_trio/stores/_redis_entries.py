@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ._entry import read_header
-from ._errors import StoreError
+from ._errors import UnusableStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +50,10 @@ def pairs(values: Sequence[bytes]) -> dict[str, bytes]:
 
 
 def check_version(uid: str, values: dict[str, bytes]) -> None:
-    """Raise StoreError unless this version can read an entry."""
+    """Raise UnusableStoreError unless this version can read an entry."""
     version = values.get("v", b"").decode("utf-8", "replace")
     if version != VERSION:
-        raise StoreError(
+        raise UnusableStoreError(
             f"entry {uid} has v={version}, and this version of smtp_trio reads v={VERSION}"
             if version
             else f"entry {uid} was written by another program"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from ._errors import StoreError, primary_code
+from ._errors import StoreError, UnusableStoreError, primary_code
 
 #: The statements that make a database of each version from one of the version before. Version 0 is an empty database.
 UPGRADES = (
@@ -111,9 +111,9 @@ def prepare(db: sqlite3.Connection) -> None:
     """
     version, tables = schema_of(db)
     if version > VERSION:
-        raise StoreError(newer_version(version))
+        raise UnusableStoreError(newer_version(version))
     if (version or tables) and not (version and {"messages", "recipients"} <= tables):
-        raise StoreError("the database was created by another program")
+        raise UnusableStoreError("the database was created by another program")
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"SQLite cannot use a write-ahead log here; journal_mode is {mode}")
@@ -128,6 +128,10 @@ def prepare(db: sqlite3.Connection) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
+
+
+class NewerVersionError(ValueError):
+    """The database is one of a later version."""
 
 
 def newer_version(version: int) -> str:

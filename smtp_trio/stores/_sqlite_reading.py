@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ._consumer import DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored, read_header
 from ._query import Query
-from ._sqlite_database import BUSY_TIMEOUT, VERSION, newer_version, schema_of
+from ._sqlite_database import BUSY_TIMEOUT, VERSION, NewerVersionError, newer_version, schema_of
 
 #: Entries that are read in one transaction. A long one would keep the write-ahead log from being copied and reused.
 PAGE = 256
@@ -109,7 +109,7 @@ def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
     try:
         version, tables = schema_of(db)
         if version > VERSION and "messages" in tables:
-            raise ValueError(newer_version(version))
+            raise NewerVersionError(newer_version(version))
         if not 1 <= version <= VERSION or "messages" not in tables:
             raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
         for statement in (statement for missing in MISSING[version:] for statement in missing):

@@ -260,6 +260,8 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
                 found: dict[str, int] = dict(db.execute(PUBLISH, [list(large)]).fetchall())
                 lost = {message for message in messages if message.pieces and found.get(message.name) != message.pieces}
                 errors.update((message, lost_part()) for message in lost)
+                if lost:  # `PUBLISH` has removed their rows, without which nothing would find the pieces that are left
+                    db.execute("DELETE FROM pieces WHERE uid = ANY(%s)", [[message.name for message in lost]])
                 messages = [message for message in messages if message not in lost]
             if not messages:
                 return 0

@@ -17,12 +17,13 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
+from coredis.exceptions import AuthenticationError
 
 from ..protocol.arguments import check_items, check_number, check_type
 from . import _redis_scripts as scripts
-from ._consumer import Claim, DeadLetter
+from ._consumer import Claim, DeadLetter, Outcome
 from ._entry import HEADER_OCTETS, Entry, Stored
-from ._errors import MessageNotFoundError, StoreError, StoreFullError
+from ._errors import MessageNotFoundError, StoreError, StoreFullError, UnusableStoreError
 from ._group import GroupCommit
 from ._outage import Outage
 from ._query import Query, as_query
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .._server.server import Server
-    from ._consumer import Outcome
     from ._redis_engine import Command, Run
 
 # Why a committed message is durable
@@ -194,9 +194,10 @@ class Redis(Store["RedisSpool"]):
             self._writer = self._reader = None
             await leave(stack, error)
             if isinstance(error, ENGINE_ERRORS):
-                raise StoreError(f"{self!r}: {describe(error)}") from error
+                kind = UnusableStoreError if isinstance(error, AuthenticationError) else StoreError
+                raise kind(f"{self!r}: {describe(error)}") from error
             if isinstance(error, StoreError):
-                raise StoreError(f"{self!r}: {error}") from error.__cause__
+                raise type(error)(f"{self!r}: {error}") from error.__cause__
             raise
         self._stack = stack
         self._entered = True
@@ -225,7 +226,7 @@ class Redis(Store["RedisSpool"]):
         if kind == b"none" and not self.create:
             raise StoreError(f"the stream {stream} does not exist")
         if kind not in (b"none", b"stream"):
-            raise StoreError(f"the key {stream} has another type: {kind.decode()}")
+            raise UnusableStoreError(f"the key {stream} has another type: {kind.decode()}")
         if kind == b"stream":
             [found] = await run((b"EVAL", scripts.LIST, 1, stream, "XREVRANGE", "+", "-", 1, 0))
             if isinstance(found, Exception):
@@ -363,22 +364,33 @@ class Redis(Store["RedisSpool"]):
     # --- consuming
 
     async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
-        now, token = self.clock(), os.urandom(8).hex()
-        [[uid, values, attempt, text]] = await self._script(
-            scripts.CLAIM, group, name, repr(now), repr(now + lease), max_attempts, token
-        )
-        if not uid:
-            self._waiters.last[group] = entry_number(text)
-            return None
-        stored = await self._read(uid.decode(), pairs(values))
-        return Claim(stored=stored, group=group, token=token, attempt=attempt, state=text.decode())
+        while True:
+            now, token = self.clock(), os.urandom(8).hex()
+            [[uid, values, attempt, text]] = await self._script(
+                scripts.CLAIM, group, name, repr(now), repr(now + lease), max_attempts, token
+            )
+            if not uid:
+                self._waiters.last[group] = entry_number(text)
+                return None
+            state = text.decode()
+            try:
+                stored = await self._read(uid.decode(), pairs(values))
+            except MessageNotFoundError:
+                # Its chunks are lost, and no attempt can succeed. If it was removed after the claim, this does nothing.
+                outcome = Outcome(kind="dead", reason="chunks of the message are missing", state=state)
+                await self._record(group, uid.decode(), token, outcome)
+            else:
+                return Claim(stored=stored, group=group, token=token, attempt=attempt, state=state)
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        return await self._record(claim.group, claim.stored.id, claim.token, outcome)
+
+    async def _record(self, group: str, uid: str, token: str, outcome: Outcome) -> bool:
         [result] = await self._script(
             scripts.SETTLE,
-            claim.group,
-            claim.stored.id,
-            claim.token,
+            group,
+            uid,
+            token,
             outcome.kind,
             int(outcome.remove),
             repr(self.clock() + outcome.after),

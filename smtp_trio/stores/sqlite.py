@@ -25,10 +25,10 @@ from ..protocol.arguments import check_items, check_type
 from ._consumer import Claim, Outcome, check_name
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._entry import HEADER_OCTETS, read_header
-from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, primary_code
+from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, UnusableStoreError, primary_code
 from ._query import Query, as_query
 from ._spool import Spool
-from ._sqlite_database import BUSY_TIMEOUT, begin, busy_timeout, prepare
+from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, prepare
 from ._sqlite_queue import claim, is_due, requeue, settle
 from ._sqlite_reading import (
     add_headers,
@@ -278,7 +278,7 @@ class SQLite(Store["SQLiteSpool"]):
                 db.close()
                 self._mark.release()
                 if isinstance(error, sqlite3.Error) and (remedy := REMEDIES.get(primary_code(error))):
-                    raise StoreError(f"{error}; {remedy}") from error
+                    raise UnusableStoreError(f"{error}; {remedy}") from error
                 raise
             self._db = db
         return self._db
@@ -374,8 +374,9 @@ class SQLite(Store["SQLiteSpool"]):
     def _connect_to_read(self) -> sqlite3.Connection:
         try:
             return connect_to_read(self.path)
-        except ValueError as error:
-            raise StoreError(str(error)) from error
+        except ValueError as error:  # a database without tables may be one that a server is creating
+            kind = UnusableStoreError if isinstance(error, NewerVersionError) else StoreError
+            raise kind(str(error)) from error
 
     def _close_reader(self) -> None:
         if self._reader is not None:

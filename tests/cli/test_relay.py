@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -118,7 +119,19 @@ def test_wrong_options(
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("store", ["sqlite:mial", "maildir:mial"])
+def test_store_that_does_not_exist_is_not_created(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["relay", "--store", store, "--to", HOST]) == 2
+    assert re.search(r"cannot read mail in \S+mial\S*: No such file or directory", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_second_relay_of_a_maildir_ends_with_an_error(tmp_path: Path) -> None:
+    async with Maildir(tmp_path / "mail"):
+        pass
     options = ("-m", "smtp_trio", "relay", "--store", "maildir:mail", "--to", f"{HOST}:9")
     async with running(*options, cwd=tmp_path) as first:
         await first.out.wait_for("relaying from")

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from smtp_trio import stores
 from smtp_trio.stores import MessageNotFoundError, StoreError, StoreFullError
+from smtp_trio.stores._errors import UnusableStoreError
 
 from .contract import MESSAGE, claim, put, receive
 from .postgresql import PostgresServer, open_server, open_standby
@@ -22,6 +23,7 @@ from .sessions import body, large, transaction
 
 psycopg = pytest.importorskip("psycopg")
 
+from smtp_trio.stores._postgresql_connection import store_error  # noqa: E402
 from smtp_trio.stores._postgresql_schema import guarantee, weakness  # noqa: E402
 from smtp_trio.stores.postgresql import PostgreSQL  # noqa: E402
 
@@ -471,6 +473,15 @@ async def test_message_whose_pieces_are_lost_is_refused(server: PostgresServer, 
             nursery.start_soon(put_large)
             nursery.start_soon(put, store)
         assert len(await stored(store)) == 1
+    with connected(server, schema) as db:
+        assert uids_of_pieces(db) == set()
+
+
+def test_errors_for_which_it_is_useless_to_wait() -> None:
+    refused = 'connection failed: FATAL:  password authentication failed for user "mail"'
+    assert type(store_error(psycopg.OperationalError(refused))) is UnusableStoreError
+    for temporary in ("connection refused", "FATAL:  the database system is starting up"):
+        assert type(store_error(psycopg.OperationalError(temporary))) is StoreError
 
 
 # --- consumers

@@ -20,6 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 import smtp_trio
 from smtp_trio import stores
 from smtp_trio.stores import MessageNotFoundError, StoreError, StoreFullError, _redis_engine
+from smtp_trio.stores._errors import UnusableStoreError
 from smtp_trio.stores.redis import Redis
 from smtp_trio.testing import open_memory_server
 
@@ -486,6 +487,32 @@ async def test_message_is_removed_while_it_is_read(server: RedisServer) -> None:
 
 
 # --- consumers
+
+
+@pytest.mark.interop
+async def test_message_without_its_chunks_becomes_a_dead_letter(server: RedisServer) -> None:
+    """No attempt can succeed, and the consumer goes on with the next message."""
+    async with stores.open(f"{server.url}?chunk={CHUNK}") as store:
+        lost = await store.put(transaction(), body(*large()))
+        [key] = [each for each in keys(server) if "chunks" in each]
+        server.ask("DEL", key)
+        uid = await store.put(transaction(), body(MESSAGE))
+        async with await receive(store) as delivery:
+            assert (delivery.id, delivery.attempt) == (uid, 1)
+        [letter] = [each async for each in store.dead_letters()]
+    assert (letter.entry.id, letter.attempts, letter.reason) == (lost, 1, "chunks of the message are missing")
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("user", ["shop", "nobody"])
+async def test_wrong_password_is_an_error_for_which_it_is_useless_to_wait(server: RedisServer, user: str) -> None:
+    assert server.ask("ACL", "SETUSER", "shop", "on", ">secret", "~*", "+@all") == "+OK"
+    try:
+        with pytest.raises(UnusableStoreError, match="invalid username-password pair"):
+            async with stores.open(server.url.replace("//", f"//{user}:wrong@")):
+                raise AssertionError("the store must not open")
+    finally:
+        server.ask("ACL", "DELUSER", "shop")
 
 
 @pytest.mark.interop

@@ -71,14 +71,15 @@ async def test_fields_of_old_messages_are_filled_in_when_they_are_listed(tmp_pat
 
 
 @VERSIONS
-async def test_old_messages_are_consumed_and_removed(tmp_path: Path, version: int) -> None:
+@pytest.mark.parametrize("create", [True, False])
+async def test_old_messages_are_consumed_and_removed(tmp_path: Path, version: int, create: bool) -> None:
     old_database(tmp_path / "db", version)
-    async with SQLite(tmp_path / "db") as store:
+    async with stores.open(f"sqlite:{tmp_path}/db", create=create) as store:
         for uid, subject in SUBJECTS[version]:
             async with await receive(store, remove=True) as delivery:
                 assert (delivery.id, delivery.stored.subject) == (uid, subject)
         for table in ("message_rows", "recipients", "pieces", "headers", "deliveries"):
-            assert query(store.path, f"SELECT count(*) FROM {table}") == [(0,)]
+            assert query(tmp_path / "db", f"SELECT count(*) FROM {table}") == [(0,)]
 
 
 @VERSIONS
