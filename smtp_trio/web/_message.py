@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_PARTS = 1000
 MAX_FIELDS = 2000
 #: Characters of `ParsedMessage.text`, and of `ParsedMessage.html`.
-MAX_TEXT = 1 << 20
+MAX_TEXT = 1 << 19
 #: The fields whose mailboxes are read, how many of each, and of how many octets.
 ADDRESSES = ("from", "sender", "reply-to", "to", "cc", "bcc")
 MAX_MAILBOXES = 1000

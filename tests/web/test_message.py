@@ -130,6 +130,20 @@ def test_parts_without_content_between_delimiters(newline: bytes) -> None:
     assert len(parsed.parts) == 3
 
 
+def test_lines_that_begin_like_a_delimiter_are_text() -> None:
+    message = b"Content-Type: multipart/mixed; boundary=B\n\n--B\n\n--BB\n--B x\n---B\n --B\nx--B\n--B \t\n\nlast\n--B-- \nepilogue"
+    parts = ParsedMessage.of(stored(message)).parts
+    assert [part.octets() for part in parts] == [b"--BB\n--B x\n---B\n --B\nx--B", b"last"]
+    many = b"Content-Type: multipart/mixed; boundary=B\r\n\r\n" + b"--B x\r\n" * 200_000 + b"--B\r\n\r\nx"
+    assert [part.type for part in ParsedMessage.of(stored(many)).parts] == ["multipart/mixed"]
+
+
+def test_charset_whose_decoder_waits_for_the_end_is_not_used() -> None:
+    """A text in UTF-7 can consist of one sequence, of which each chunk is decoded with all chunks before it."""
+    parsed = ParsedMessage.of(stored(b"Content-Type: text/plain; charset=utf-7\r\n\r\n" + b"+AAAA" * 500_000))
+    assert (parsed.parts[0].charset, parsed.truncated) == ("utf-8", ("text",))
+
+
 async def test_part_is_read_by_its_number() -> None:
     for message in typical(), typical() + b"x" * 10_000:
         found = await read_part(stored(message), 4)

@@ -286,3 +286,17 @@ async def test_large_message_that_arrives_is_found_and_not_kept(store: Memory) -
     for number in range(50):
         await context.recent.match(await add(store, f"{number}"), Query())
     assert len(context.recent._candidates) == _recent.MAX_MESSAGES
+
+
+async def test_requests_end_with_the_server() -> None:
+    async with Memory() as store:
+        async with serving(None, store) as http:
+            stream = await trio.open_tcp_stream(http.base_url.host, http.base_url.port or 80)
+            await stream.send_all(b"GET /api/wait?timeout=300 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while not store._watchers:  # it waits when it has subscribed
+                await trio.sleep(0)
+        with trio.move_on_after(20) as scope:
+            assert await stream.receive_some() == b""
+        assert not scope.cancelled_caught
+        assert not store._watchers
+        await stream.aclose()
