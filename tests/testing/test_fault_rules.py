@@ -10,13 +10,28 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio import AllRecipientsRejectedError, Hooks, ReplyError, Server, SMTPError
+from smtp_trio import (
+    AllRecipientsRejectedError,
+    Command,
+    ConnectionLostError,
+    Hooks,
+    Peer,
+    Reply,
+    ReplyError,
+    Server,
+    Session,
+    SMTPError,
+)
+from smtp_trio.protocol import Limits
+from smtp_trio.stores import Memory
 from smtp_trio.testing import (
     Answer,
     Early,
     FaultRules,
+    FaultyStream,
     Greylist,
     Inbox,
+    Layer,
     MemoryServer,
     MemoryStream,
     Policy,
@@ -198,3 +213,333 @@ async def test_rule_acts_on_octets_that_arrive_together() -> None:
         )  # fmt: skip
     assert [line[:4] for line in lines] == [b"250 ", b"250 ", b"299 ", b"250 ", b"250 ", b"x250"]
     assert inbox[0].raw == b"A: b\r\n\r\nBDAT\r\n"
+
+
+# --- scope --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scope", "refused"),
+    [
+        ("bob+one@mx.test", {"bob+one@mx.test", "BOB+One@MX.test"}),
+        ("Bob+One@MX.Test", {"bob+one@mx.test", "BOB+One@MX.test"}),
+        ("bob@mx.test", {"bob@mx.test"}),
+        ("bob+*@mx.test", {"bob+one@mx.test", "BOB+One@MX.test", "bob+two@mx.test"}),
+        ("*+one@*", {"bob+one@mx.test", "BOB+One@MX.test", "ann+one@other.test"}),
+        ("@other.test", {"ann+one@other.test"}),
+        ("*@*", {"bob+one@mx.test", "BOB+One@MX.test", "bob@mx.test", "bob+two@mx.test", "ann+one@other.test"}),
+        ('"bob+one"@mx.test', {"bob+one@mx.test", "BOB+One@MX.test"}),
+    ],
+)
+async def test_scope_of_recipients(scope: str, refused: set[str]) -> None:
+    everybody = ["bob+one@mx.test", "BOB+One@MX.test", "bob@mx.test", "bob+two@mx.test", "ann+one@other.test"]
+    rules = FaultRules()
+    rules.add("answer RCPT 450 always", recipient=scope)
+    async with talk(rules.hooks(Inbox())) as session:
+        await session.exchange(b"MAIL FROM:<me@client.test>\r\n")
+        found = await session.codes(b"".join(b"RCPT TO:<%b>\r\n" % each.encode() for each in everybody))
+        # <Postmaster> has no domain (RFC 5321 4.5.1), and a line that is malformed has no recipient.
+        assert await session.codes(b"RCPT TO:<Postmaster>\r\nRCPT TO:<>\r\n") == [250, 501]
+    assert {each for each, code in zip(everybody, found, strict=True) if code == 450} == refused
+
+
+async def test_pattern_takes_no_time_that_grows_with_a_power_of_its_length() -> None:
+    rules = FaultRules()
+    rules.add("answer RCPT 450 always", recipient="*a" * 30 + "*b@mx.test")
+    async with talk(rules.hooks(Inbox())) as session:
+        assert await session.codes(b"MAIL FROM:<>\r\nRCPT TO:<%b@mx.test>\r\n" % (b"a" * 64)) == [250, 250]
+
+
+@pytest.mark.parametrize(
+    "rule", ["answer RCPT 450 once", 'replace RCPT "450 \\r\\n" once', "sometimes 1 answer RCPT 450"]
+)
+async def test_pipelined_recipients_of_two_tests(rule: str) -> None:
+    """Replies that share a write belong to different tests; each meets its own rule only."""
+    rules = FaultRules()
+    rules.add(rule, recipient="two@mx.test")
+    async with talk(rules.hooks(Inbox())) as session:
+        group = GROUP % (b"one@mx.test", b"two@mx.test")
+        assert await session.codes(group + b"RSET\r\n" + group) == [250, 250, 450, 250, 250, 250, 250]
+    assert [each.acted for each in rules] == [1]
+
+
+async def test_rules_for_octets_of_two_sessions() -> None:
+    """A message to one recipient, of several pipelined ones, is cut; the other messages are not."""
+    rules, inbox = FaultRules(), Inbox()
+    hooks = rules.hooks(inbox)
+    rules.add("close at body after 3", recipient="two@mx.test")
+    message = b"MAIL FROM:<me@client.test>\r\nRCPT TO:<%b@mx.test>\r\nBDAT 6 LAST\r\na: b\r\n"
+    async with talk(hooks) as one, talk(hooks) as two:
+        assert await one.codes(message % b"one" + message % b"two" + message % b"three") == [250] * 5
+        assert await two.codes(message % b"two") == [250] * 3
+    assert [mail.recipients for mail in inbox] == [("one@mx.test",), ("two@mx.test",)]
+    assert [each.acted for each in rules] == [1]
+
+
+async def test_scope_at_the_end_of_a_message(autojump_clock: MockClock) -> None:
+    """In SMTP the message has one reply, so it is refused if one of its recipients is in the scope."""
+    async with server_with("answer DOT 452 twice for two@mx.test") as (_, server, inbox):
+        found = [
+            await code_of(server, names) for names in (["one@mx.test"], ["one@mx.test", "TWO@mx.test"], ["two@mx.test"])
+        ]
+        assert found == [250, 452, 452]
+        assert [mail.recipients for mail in inbox] == [("one@mx.test",)]
+
+
+async def test_lmtp_refuses_for_one_recipient() -> None:
+    """The message is stored for the others (RFC 2033 4.2)."""
+    rules = FaultRules()
+    rules.add("answer DOT 452 twice for two@mx.test")
+    async with Memory() as store:
+        async with talk(rules.hooks(store), b"LHLO client.test", lmtp=True) as session:
+            for recipients, replies in (
+                ((b"one@mx.test", b"two@mx.test"), [250, 452]),
+                ((b"two@mx.test", b"one@mx.test"), [452, 250]),
+                ((b"one@mx.test", b"two@mx.test"), [250, 250]),
+            ):
+                assert await session.codes(GROUP % recipients) == [250, 250, 250]
+                assert await session.codes(b"BDAT 6 LAST\r\na: b\r\n") == replies
+            rules.add("answer DOT 451 for @mx.test")
+            await session.exchange(GROUP % (b"one@mx.test", b"three@mx.test"))
+            # Each recipient has a reply of its own, so a rule that acts once refuses one of them.
+            assert await session.codes(b"BDAT 6 LAST\r\na: b\r\n") == [451, 250]
+        stored = [entry.recipients async for entry in store.entries()]
+    assert stored == [("one@mx.test",), ("one@mx.test",), ("one@mx.test", "two@mx.test"), ("three@mx.test",)]
+
+
+async def test_lmtp_refuses_for_all_recipients() -> None:
+    rules, inbox = FaultRules(), Inbox()
+    rules.add("answer DOT 452 always")
+    async with talk(rules.hooks(inbox), b"LHLO client.test", lmtp=True) as session:
+        await session.exchange(GROUP % (b"one@mx.test", b"two@mx.test"))
+        await session.exchange(b"DATA\r\n")
+        assert await session.codes(b"a: b\r\n.\r\n") == [452, 452]
+        assert await session.codes(b"NOOP\r\n") == [250]
+    assert len(inbox) == 0
+
+
+@pytest.mark.parametrize(
+    ("client", "refused"),
+    [
+        ("client.test", ["EHLO client.test", "EHLO CLIENT.TEST"]),
+        ("[192.0.2.1]", ["EHLO [192.0.2.1]"]),
+        ("192.0.2.0/24", ["EHLO client.test", "EHLO other.test", "EHLO CLIENT.TEST", "EHLO [192.0.2.1]"]),
+        ("192.0.2.8", []),
+        ("unix", []),
+    ],
+)
+async def test_scope_of_clients(client: str, refused: list[str]) -> None:
+    class Addressed(Inbox):
+        async def connect(self, session: Session) -> Reply | None:
+            session.peer = Peer("192.0.2.7", 4711, "tcp")
+            return None
+
+    class Outer(Layer):
+        async def connect(self, session: Session) -> Reply | None:
+            session.peer = Peer("192.0.2.7", 4711, "tcp")
+            return await self.under.connect(session)
+
+    rules = FaultRules()
+    rules.add("answer EHLO 451 always", client=client)
+    found = []
+    for hello in ("EHLO client.test", "EHLO other.test", "EHLO CLIENT.TEST", "EHLO [192.0.2.1]"):
+        async with talk(Outer(rules.hooks(Addressed())), hello.encode()) as session:
+            if await session.codes(b"MAIL FROM:<>\r\n") == [503]:
+                found.append(hello)
+    assert found == refused
+
+
+# --- waits --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["hang at NOOP", "delay NOOP 1h", "hang at DOT", "delay DOT 1h"])
+@pytest.mark.parametrize("remove", ["remove", "clear"])
+async def test_session_goes_on_when_its_rule_is_removed(rule: str, remove: str) -> None:
+    """With what the client has sent meanwhile."""
+    rules, inbox = FaultRules(), Inbox()
+    added = rules.add(rule)
+    async with talk(rules.hooks(inbox)) as session:
+        before = (
+            b"NOOP\r\nNO" if "NOOP" in rule else GROUP % (b"a@mx.test", b"b@mx.test") + b"BDAT 6 LAST\r\na: b\r\nNO"
+        )
+        waiting = await session.codes(before)
+        assert await session.codes(b"OP\r\nRSET\r\n") == []
+        rules.clear() if remove == "clear" else rules.remove(added.id)
+        assert waiting + await session.codes(b"NOOP\r\n") == [250] * (4 if "NOOP" in rule else 7)
+    assert len(inbox) == ("DOT" in rule)
+
+
+async def test_hang_that_is_flooded_ends_the_session() -> None:
+    """A client that sends more than anyone pipelines is not kept in memory, so the session cannot go on."""
+    rules = FaultRules()
+    added = rules.add("hang at NOOP")
+    async with talk(rules.hooks(Inbox())) as session:
+        for _ in range(20):
+            assert await session.codes(b"NOOP\r\n" * 2000) == []
+        rules.remove(added.id)
+        assert await session.codes(b"") == []
+        with pytest.raises(trio.BrokenResourceError):
+            await session.exchange(b"NOOP\r\n")
+
+
+@pytest.mark.parametrize("rule", ["hang at body", "delay body 1h"])
+async def test_rule_is_removed_within_a_message(rule: str) -> None:
+    rules, inbox = FaultRules(), Inbox()
+    added = rules.add(rule)
+    async with talk(rules.hooks(inbox)) as session:
+        sent = await session.codes(GROUP % (b"a@mx.test", b"b@mx.test") + b"BDAT 6 LAST\r\na: b\r\n")
+        assert sent == [250] * 3
+        rules.remove(added.id)
+        # What was received during a hang within a message is lost, so the connection is closed.
+        assert await session.codes(b"") == ([250] if "delay" in rule else [])
+    assert len(inbox) == ("delay" in rule)
+
+
+@pytest.mark.parametrize("rule", ["hang at NOOP", "delay NOOP 1h"])
+async def test_server_that_stops_does_not_wait_for_a_rule(autojump_clock: MockClock, rule: str) -> None:
+    rules = FaultRules()
+    rules.add(rule)
+    server = Server(rules.hooks(Inbox()), name="mx.test")
+    near, far = bounded_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, far)
+        await near.send_all(b"EHLO client.test\r\nNOOP\r\n")
+        await trio.sleep(1)
+        began = trio.current_time()
+        await server.stop(1000)
+        assert trio.current_time() - began < 1
+        await near.aclose()
+
+
+# --- policies, seeds, TLS -----------------------------------------------------------------------------------------------
+
+
+async def test_policies_are_switched_on_and_off(autojump_clock: MockClock) -> None:
+    async with server_with() as (rules, server, _):
+        policy = rules.add("greylist 60s", recipient="you@mx.test")
+        assert await code_of(server, ["other@mx.test"]) == 250
+        assert await code_of(server, ["you@mx.test"]) == 450
+        await trio.sleep(61)
+        assert await code_of(server, ["you@mx.test"]) == 250
+        assert await code_of(server, ["you@mx.test"], name="another.test") == 250
+        assert policy.acted == 1
+        rules.clear()
+        for text, codes in (
+            ("connections-per-peer 1", [250, 250]),
+            ("connection-rate 1 per 1m", [250, 421]),
+            ("message-rate 1 per 1m", [250, 421]),
+        ):
+            added = rules.add(text)
+            assert [await code_of(server) for _ in range(2)] == codes, text
+            assert added.acted == codes.count(421)
+            rules.clear()
+            assert await code_of(server) == 250
+        added = rules.add("tarpit 10s")
+        rules.add("answer RCPT 450 once")
+        began = trio.current_time()
+        assert [await code_of(server), await code_of(server)] == [450, 250]
+        assert trio.current_time() - began >= 10
+        assert added.acted >= 1
+
+
+async def test_same_seed_and_commands_give_the_same_faults() -> None:
+    async def outcome(seed: int, others: int) -> list[int]:
+        rules = FaultRules()
+        for _ in range(others):  # another test has added rules before
+            rules.add("answer RCPT 450 always for other@mx.test")
+        rules.add("sometimes 0.5 answer NOOP 451 always", seed=seed)
+        async with talk(rules.hooks(Inbox()), limits=Limits(errors=1000)) as session:
+            return await session.codes(b"NOOP\r\n" * 40)
+
+    first = await outcome(1, 0)
+    assert first == await outcome(1, 3)
+    assert set(first) == {250, 451}
+    assert first != await outcome(2, 0)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("rule", ["answer RCPT 450", 'replace RCPT "450 \\r\\n"', "throttle 10000", "close at RCPT"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_rules_over_tls(autojump_clock: MockClock, implicit: bool, rule: str, when: str) -> None:
+    rules, inbox = FaultRules(), Inbox()
+    hooks = rules.hooks(inbox)
+    if when == "before":
+        added = rules.add(rule)
+    async with (
+        open_memory_server(hooks, tls=True, implicit_tls=implicit) as server,
+        server.client() as client,
+    ):
+        if when == "after":
+            added = rules.add(rule)
+        await client.mail(ME)
+        match rule.split()[0]:
+            case "throttle":
+                await client.rcpt(YOU)
+            case "close":
+                with pytest.raises(ConnectionLostError):
+                    await client.rcpt(YOU)
+            case _:
+                with pytest.raises(ReplyError, match="450"):
+                    await client.rcpt(YOU)
+                await client.rcpt(YOU)
+    assert added.acted >= 1
+
+
+# --- hostile texts and many rules ---------------------------------------------------------------------------------------
+
+
+async def test_text_cannot_make_a_second_reply() -> None:
+    rules = FaultRules()
+    rules.add('answer NOOP 451 "a\\r\\n250 ok\\x00\\x7f\\u2028\\nb"')
+    async with talk(rules.hooks(Inbox())) as session:
+        assert await session.exchange(b"NOOP\r\n") == [b"451-4.3.0 a", b"451-4.3.0 250 ok???", b"451 4.3.0 b"]
+
+
+async def test_thousands_of_rules() -> None:
+    """They are compared with each command in order; a session with them is slower, but not by much."""
+    rules = FaultRules()
+    for n in range(3000):
+        rules.add(Answer("RCPT", 450), recipient=f"test{n}@mx.test")
+    async with talk(rules.hooks(Inbox())) as session:
+        group = GROUP % (b"test2999@mx.test", b"test3000@mx.test")
+        assert await session.codes(group + b"RSET\r\n" + group) == [250, 450, 250, 250, 250, 250, 250]
+    assert sum(each.acted for each in rules) == 1
+
+
+# --- cost ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_hooks_are_skipped_while_there_are_no_rules(autojump_clock: MockClock) -> None:
+    async with server_with() as (rules, server, _), server.client() as client:
+        [session] = rules._script.sessions
+        assert not session._hooks.has_message
+        assert type(session.stream) is not FaultyStream
+        added = rules.add("answer NOOP 451")
+        assert session._hooks.has_message
+        with pytest.raises(ReplyError):
+            await client.noop()
+        assert added.used_up
+        assert not session._hooks.has_message
+        await client.noop()
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        assert rules._script.sessions == {}
+
+
+async def test_hooks_of_other_layers_are_not_skipped() -> None:
+    seen = []
+
+    class Above(Layer):
+        async def message(self, session: Session, command: Command) -> Reply | None:
+            seen.append(command.verb)
+            return await self.under.message(session, command)
+
+    class Below(Inbox):
+        async def response(self, session: Session, reply: Reply) -> None:
+            seen.append(str(reply.code))
+
+    async with talk(Above(FaultRules().hooks(Inbox()))) as session:
+        await session.codes(b"NOOP\r\n")
+    async with talk(FaultRules().hooks(Below())) as session:
+        await session.codes(b"NOOP\r\n")
+    assert seen == ["EHLO", "NOOP", "220", "250", "250"]

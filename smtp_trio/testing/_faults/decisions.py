@@ -50,9 +50,14 @@ class Decisions(Layer):
         """Wait for the time of each `Delay`, and for a `Hang` until the client has closed the connection."""
         for entry in entries:
             if isinstance(entry.rule, Delay):
-                await delay_reply(session, entry.rule.seconds, entry.removed)
+                await self._sleep(entry, session)
             elif isinstance(entry.rule, Hang):
                 await self._hang(entry, session)
+
+    async def _sleep(self, entry: Entry, session: Session) -> None:
+        """Wait for the time of a `Delay`."""
+        assert isinstance(entry.rule, Delay)
+        await delay_reply(session, entry.rule.seconds)
 
     async def _hang(self, entry: Entry, session: Session) -> None:
         """Wait until the client has closed the connection, and discard what it sends."""

@@ -99,7 +99,7 @@ class LiveDecisions(Decisions):
         if script.idle:
             return await self.under.connect(session)
         subject = Subject.of(session, None)
-        if script.for_stream("server"):
+        if script.for_stream("server") and find_stream(session, script) is None:
             stream = FaultyStream(session.stream, "server", script)
             stream.subject = subject
             session._wire.carry(stream)
@@ -182,32 +182,31 @@ class LiveDecisions(Decisions):
             stream.subject = subject
             session._wire.carry(stream)
 
-    async def _hang(self, entry: Entry, session: Session) -> None:
-        """Wait until the client has closed the connection, or the rule is removed.
+    async def _sleep(self, entry: Entry, session: Session) -> None:
+        """Wait for the time of a `Delay`, until it is removed or the server stops."""
+        async with trio.open_nursery() as nursery:
+            cancel_at_end(nursery, entry, session)
+            await super()._sleep(entry, session)
+            nursery.cancel_scope.cancel()
 
-        The session then goes on with what the client has sent meanwhile, unless that is more than anyone pipelines.
+    async def _hang(self, entry: Entry, session: Session) -> None:
+        """Wait until the client has closed the connection, the rule is removed or the server stops.
+
+        After a removal the session goes on with what the client has sent meanwhile, unless that is more than anyone
+        pipelines.
         """
         session._hooks.pause_clock(trio.current_time(), math.inf)
         kept = 0
-        removed = False
         async with trio.open_nursery() as nursery:
-
-            async def wait() -> None:
-                nonlocal removed
-                await entry.removed.wait()
-                removed = True
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(wait)
+            cancel_at_end(nursery, entry, session)
             with suppress(*BROKEN):
                 while data := await session.stream.receive_some():
                     if kept <= MAX_KEPT:
                         kept += len(data)
                         session._protocol.receive_data(bytes(data))
             nursery.cancel_scope.cancel()
-        if removed and kept <= MAX_KEPT:
-            session._hooks.restart_clock()
-        else:
+        session._hooks.restart_clock()
+        if not entry.removed.is_set() or kept > MAX_KEPT:
             await trio.aclose_forcefully(session.stream)
 
     async def _data_of_lmtp(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
@@ -237,6 +236,17 @@ class LiveDecisions(Decisions):
         due = refusals[0 if early is None else len(early.given) :]  # the hook may have sent some replies
         below = result if isinstance(result, list | tuple) else [result] * len(due)
         return [refused or reply for refused, reply in zip(due, below, strict=False)]
+
+
+def cancel_at_end(nursery: trio.Nursery, entry: Entry, session: Session) -> None:
+    """Cancel a nursery when a rule is removed or the server of a session stops."""
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    nursery.start_soon(wait, entry.removed)
+    nursery.start_soon(wait, session.server._state.stop_called)
 
 
 def subject_of_reply(session: Session) -> Subject:
