@@ -485,6 +485,21 @@ async def test_rules_over_tls(autojump_clock: MockClock, implicit: bool, rule: s
     assert added.acted >= 1
 
 
+async def test_slow_line_is_logged_once_in_a_session(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "smtp_trio.faults")
+    rules = FaultRules()
+    rules.add("trickle 100 octets every 0s")
+    rules.add("answer NOOP 451 always for postmaster@mx.test from client.test")
+    rules.add("answer NOOP 421 nth 3 from client.test")
+    async with talk(rules.hooks(Inbox())) as session:
+        await session.exchange(b"NOOP\r\nNOOP\r\nNOOP\r\n")
+    assert [record.message.partition(" acts: ")[2] for record in caplog.records] == [
+        'rule="trickle 100 octets every 0s" times=1',
+        'rule="answer NOOP 421 nth 3 once from client.test" times=1',
+    ]
+    assert next(iter(rules)).acted == 5
+
+
 # --- hostile texts and many rules ---------------------------------------------------------------------------------------
 
 

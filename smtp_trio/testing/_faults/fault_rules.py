@@ -12,6 +12,7 @@ from ...protocol.arguments import check_type
 from .live import LiveDecisions, LiveScript, PolicyEntry
 from .policy import Policy
 from .rule import Rule, Sometimes
+from .rules import decides
 from .scope import Scope, Subject
 from .script import Entry, entry_of
 from .text import AnyRule, ScopedRule, parse_rule
@@ -171,13 +172,18 @@ class FaultRules:
         def act(subject: Subject | None) -> None:
             active.acted += 1
             session = None if subject is None else subject.session
-            FAULT_ACTED.log(
-                id=None if session is None else session.id,
-                peer=None if session is None else str(session.peer),
-                number=active.id,
-                times=active.acted,
-                rule=active.text,
-            )
+            # A line that is always slow would have a record for each reply.
+            frequent = isinstance(active._entry, Entry) and active.remaining is None and not decides(active._entry.rule)
+            if session is None or not (frequent and session.context.get(active)):
+                FAULT_ACTED.log(
+                    id=None if session is None else session.id,
+                    peer=None if session is None else str(session.peer),
+                    number=active.id,
+                    times=active.acted,
+                    rule=active.text,
+                )
+            if session is not None and frequent:
+                session.context[active] = True
             if active.used_up:
                 self._update()
 

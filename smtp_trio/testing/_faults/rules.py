@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from random import Random
 
 from attrs import field, frozen
@@ -36,10 +37,15 @@ from .rule import (
 # --- decisions of a server ---------------------------------------------------------------------------------------------
 
 
-def _may_answer(at: str, code: int) -> bool:
-    """Return whether a command may have this reply code (RFC 5321 4.3.2)."""
-    kinds: dict[str, type[Command]] = {**Grammar(STANDARD).verbs, "LHLO": Lhlo, GREETING: Connect, DOT: EndOfData}
-    return code in COMMON_CODES or (at in kinds and code in kinds[at].codes)
+@lru_cache
+def _kinds() -> dict[str, type[Command]]:
+    return {**Grammar(STANDARD).verbs, "LHLO": Lhlo, GREETING: Connect, DOT: EndOfData}
+
+
+def _refusals(at: str) -> list[int]:
+    """Return the codes with which a command may be refused (RFC 5321 4.3.2)."""
+    codes = _kinds()[at].codes if at in _kinds() else frozenset()
+    return sorted(code for code in codes | COMMON_CODES if code >= 400)
 
 
 @frozen(repr=False)
@@ -60,8 +66,15 @@ class Answer(Rule):
     by: Role = field(default="server", init=False)
 
     def __attrs_post_init__(self) -> None:
-        if not self.reply.refused or not _may_answer(self.at, self.code):
-            raise ValueError(f"{self.code} is not a refusal that {self.at} may have; Replace can send it nevertheless")
+        refusals = _refusals(self.at)
+        self.reply  # noqa: B018  (raises for an invalid text or status)
+        if self.code not in refusals:
+            known = (
+                ", ".join(map(str, refusals)) if len(refusals) < 20 else "400 to 559"
+            )  # the greeting has all of them
+            raise ValueError(
+                f"{self.code} is not a refusal that {self.at} may have, which are {known}; Replace can send it nevertheless"
+            )
 
     @property
     def reply(self) -> Reply:
