@@ -293,8 +293,11 @@ async def test_requests_end_with_the_server() -> None:
         async with serving(None, store) as http:
             stream = await trio.open_tcp_stream(http.base_url.host, http.base_url.port or 80)
             await stream.send_all(b"GET /api/wait?timeout=300 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            while not store._watchers:  # it waits when it has subscribed
-                await trio.sleep(0)
+            for _ in range(1000):
+                await trio.sleep(0.005)
+                if store._watchers:  # it waits when it has subscribed
+                    break
+            assert store._watchers
         with trio.move_on_after(20) as scope:
             assert await stream.receive_some() == b""
         assert not scope.cancelled_caught
