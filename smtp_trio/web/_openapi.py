@@ -18,6 +18,11 @@ ERROR: Schema = {
     "required": ["error"],
 }
 
+SECURITY: Mapping[str, Schema] = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "password": {"type": "http", "scheme": "basic"},
+}
+
 
 def openapi(operations: Iterable[Operation], schemas: Mapping[str, Schema]) -> dict[str, Any]:
     """Return the description of operations."""
@@ -26,9 +31,16 @@ def openapi(operations: Iterable[Operation], schemas: Mapping[str, Schema]) -> d
         paths.setdefault(operation.path, {})[operation.method.lower()] = describe(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "smtp_trio", "version": __version__},
+        "info": {
+            "title": "smtp_trio",
+            "version": __version__,
+            "description": "The messages of a mail server, and its state.",
+        },
+        "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": {**schemas, "Error": ERROR}},
+        "components": {"schemas": {**schemas, "Error": ERROR}, "securitySchemes": SECURITY},
+        # The first alternative is for a server without a token and users.
+        "security": [{}, *({name: []} for name in SECURITY)],
     }
 
 

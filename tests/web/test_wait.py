@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from smtp_trio.stores import Memory, Query, Store, Stored
+from smtp_trio.stores import Memory, Query, SQLite, Store, Stored
 from smtp_trio.web import _arrivals, _recent, _wait, app
 from smtp_trio.web._context import Context
 
@@ -275,6 +276,25 @@ async def test_place_of_a_client_that_has_left_is_free_again(monkeypatch: pytest
                 break
         else:
             pytest.fail("the place is not free again")
+
+
+async def test_message_that_another_process_stores_is_found(autojump_clock: Clock, tmp_path: Path) -> None:
+    autojump_clock.autojump_threshold = 0.02  # the database is read in threads
+    async with (
+        SQLite(tmp_path / "mail.db") as store,
+        SQLite(tmp_path / "mail.db") as other,
+        client(app(None, store)) as http,
+    ):
+        found = []
+
+        async def wait() -> None:
+            found.append(await http.get("/api/wait?subject=hello&timeout=60"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(5)
+            await add(other, "hello")
+    assert subjects(found[0]) == ["hello"]
 
 
 async def test_large_message_that_arrives_is_found_and_not_kept(store: Memory) -> None:
