@@ -23,7 +23,7 @@ from ._schemas import ID, MAX_ID, NOT_FOUND, QUERY, array, described, optional, 
 #: The number of messages that a list has, unless a request asks for another one, and at most.
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
 #: The number of terms of a query. Each of them may have to read every message.
-MAX_TERMS = 20
+MAX_TERMS = 32
 #: The number of messages that are removed by one call of a store.
 BATCH = 500
 #: Octets of a response that are sent at a time.
