@@ -82,7 +82,7 @@ def test_picture_of_the_status(
     async def describe(context: Any) -> dict[str, Any]:
         """Return the statistics with a busy hour."""
         now = datetime(2026, 11, 29, 9, 58, tzinfo=UTC)
-        history = []
+        history: list[dict[str, Any]] = []
         for number in range(60):
             refusals: dict[str, int] = {
                 "rcpt 550": (number * 7) % 5,
