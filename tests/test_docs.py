@@ -144,7 +144,16 @@ def test_commands_of_a_console_block_are_valid(block: str, argv: list[str]) -> N
 def test_every_command_of_a_console_block_is_found() -> None:
     for block in blocks.CONSOLE:
         assert len(block.commands()) == len(re.findall(r"smtp-trio (?!=)|-m smtp_trio ", block.source))
-    assert {argv[0] for _, argv in COMMANDS} == {"serve", "inbox", "send", "relay", "conform", "passwd", "mail"}
+    assert {argv[0] for _, argv in COMMANDS} == {
+        "serve",
+        "inbox",
+        "send",
+        "relay",
+        "conform",
+        "passwd",
+        "mail",
+        "health",
+    }
 
 
 @pytest.mark.parametrize("block", blocks.ALL, ids=str)

@@ -57,6 +57,8 @@ class HttpListener:
         try:
             self._access.check_exposure(self._listeners)
         except ValueError as error:
+            for each in self._listeners:
+                each.socket.close()
             raise UsageError(f"--http: {error}: add --http-token-file or --http-auth-file") from None
 
     async def serve(

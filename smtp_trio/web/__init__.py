@@ -5,8 +5,8 @@ It needs the extra ``web``: ``python -m pip install 'smtp-trio[web]'``.
 
 from __future__ import annotations
 
-from ._app import app
-from ._recorder import Recorder
+from ._app import App, app
+from ._recorder import RecordedLine, RecordedMessage, RecordedRecipient, RecordedSession, Recorder
 from ._serve import serve
 
-__all__ = ["Recorder", "app", "serve"]
+__all__ = ["App", "RecordedLine", "RecordedMessage", "RecordedRecipient", "RecordedSession", "Recorder", "app", "serve"]

@@ -48,7 +48,7 @@ MAX_LINE = 64 * 1024
 
 
 @frozen
-class Line:
+class RecordedLine:
     """A line of a transcript. ``side`` is "C" or "S" for what the client or the server sent, and "" for a note."""
 
     time: float
@@ -136,7 +136,7 @@ class RecordedSession:
         """What is kept of the session, for `Transcript.text`. Octets of long messages are missing in it."""
         return Transcript(self._entries)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[RecordedLine]:
         """Return the transcript with notes about what is missing."""
         return list(self._lines())
 
@@ -144,21 +144,21 @@ class RecordedSession:
         """Return the message with this id in the store."""
         return next((message for message in self.messages if message.id == id), None)
 
-    def _lines(self) -> Iterator[Line]:
+    def _lines(self) -> Iterator[RecordedLine]:
         if self.dropped_octets:
-            yield Line(0.0, "", f"{self.dropped_octets} octets before this are not kept")
+            yield RecordedLine(0.0, "", f"{self.dropped_octets} octets before this are not kept")
         first = self._count - len(self._entries)
         for number, entry in enumerate(self._entries, first):
             if number in self._notes:
-                yield Line(entry.time, "", f"{self._notes[number]} more octets of the message are not kept")
+                yield RecordedLine(entry.time, "", f"{self._notes[number]} more octets of the message are not kept")
             if entry.event:
-                yield Line(entry.time, entry.side, f"[{entry.event}]")
+                yield RecordedLine(entry.time, entry.side, f"[{entry.event}]")
             for octets in entry.data.splitlines(keepends=True):
-                yield Line(entry.time, entry.side, self._show(octets))
+                yield RecordedLine(entry.time, entry.side, self._show(octets))
         if self._elided:
-            yield Line(self._now(), "", f"{self._elided} more octets of the message are not kept")
+            yield RecordedLine(self._now(), "", f"{self._elided} more octets of the message are not kept")
         if self.cut:
-            yield Line(self._now(), "", "the rest is not recorded, because it is not lines of text")
+            yield RecordedLine(self._now(), "", "the rest is not recorded, because it is not lines of text")
 
     @staticmethod
     def _show(octets: bytes) -> str:
