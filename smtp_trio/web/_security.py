@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import trio
 from attrs import define, field
@@ -212,17 +213,22 @@ class Exchange:
         if response is not None and not self._started:
             await response(self._scope, self._receive, self._add_headers)
 
+    @property
+    def _path(self) -> str:
+        """The path as it was sent, with percent-encoded characters."""
+        return (self._scope.get("raw_path") or quote(self._scope["path"]).encode()).decode("latin-1")
+
     async def _check(self) -> None:
         scope = self._scope
         headers = Headers(scope=scope)
-        path: bytes = scope.get("raw_path") or b"/"
+        path = self._path
         if len(path) + len(scope["query_string"]) > MAX_URL:
             raise ApiError(414, f"the URL is longer than {MAX_URL} octets")
-        if not path.startswith(b"/"):
+        if not path.startswith("/"):
             raise ApiError(400, "the path must begin with a slash")
         if (host := headers.get("host")) is not None:  # HTTP/1.0, as some supervisors speak, does not require it
             self._guard.access.check_host(host)
-        if scope["path"] in HEALTH_PATHS:
+        if path in HEALTH_PATHS:
             return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > MAX_DIGITS or int(length) > MAX_BODY:
@@ -232,7 +238,7 @@ class Exchange:
             await login.check(headers.get("authorization", ""), scope.get("client"))
 
     async def _pass_on(self) -> None:
-        path = self._scope["path"]
+        path = "/" + self._path.lstrip("/")  # which the routes take for the same
         if path not in HEALTH_PATHS and path not in WAITING_PATHS:
             await self._guard._working.acquire()
             self._works = True
