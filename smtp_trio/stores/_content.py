@@ -264,11 +264,6 @@ def field_pattern(name: str) -> re.Pattern[bytes]:
     return re.compile(FIELD % re.escape(name.encode()))
 
 
-def fields_of(message: bytes, *names: str) -> str:
-    """Return the values of the fields with these names in the header of a message, decoded, one on each line."""
-    return "\n".join(field_values(message, *names))
-
-
 def field_values(message: bytes, *names: str) -> list[str]:
     """Return the values of the fields with these names in the header of a message, decoded."""
     start = message[:HEADER_OCTETS]

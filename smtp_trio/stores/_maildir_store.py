@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from ._disk import Directory
-    from ._entry import Entry, Stored
+    from ._entry import Stored
     from ._maildir_file import MaildirFile
+    from ._store import Selected
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class MaildirStore(Store[FileSpoolT]):
         """Return the paths of the Maildirs. Called in a thread."""
         raise NotImplementedError
 
-    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Selected]:
         # The messages in ``new/`` and ``cur/``, those of other programs included.
         messages = await self._in_thread(partial(self._list, reverse=reverse))
         if after is not None:
@@ -106,7 +107,7 @@ class MaildirStore(Store[FileSpoolT]):
             offset += position + 1
         for begin in range(offset, len(messages), BATCH):
             for entry in await self._in_thread(partial(read_entries, messages[begin : begin + BATCH])):
-                yield entry
+                yield entry, False
 
     async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
         """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import field, frozen
 
 from ..protocol.arguments import check_type
-from ._content import CHUNK, Part, field_values, fields_of, parts_of
+from ._content import CHUNK, Part, field_values, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +49,9 @@ class Content:
         self._texts: list[str] | None = None
 
     def fields(self, *names: str) -> str:
-        """Return the values of the fields with these names, folded (`fold`)."""
+        """Return the values of the fields with these names, folded (`fold`), one on each line."""
         if names not in self._fields:
-            self._fields[names] = fold(fields_of(self.octets, *names))
+            self._fields[names] = "\n".join(map(fold, field_values(self.octets, *names)))
         return self._fields[names]
 
     def parts(self) -> Iterator[Part]:
@@ -65,6 +65,20 @@ class Content:
         if self._texts is None:
             self._texts = [fold(text) for part in self.parts() for text in (part.filename, "".join(part.chunks()))]
         return any(needle in text for text in self._texts)
+
+    def texts(self) -> Iterator[str]:
+        """Iterate over pieces of the texts in which `text_contains` looks, in lines of their own."""
+        for part in self.parts():
+            yield f"{fold(part.filename)}\n"
+            if len(self.octets) <= CHUNK:
+                yield fold("".join(part.chunks()))
+            else:
+                space = False
+                for chunk in part.chunks():
+                    text = fold(chunk, strip=False)
+                    yield text.removeprefix(" ") if space else text
+                    space = text.endswith(" ")
+            yield "\n"
 
     def _windows(self, overlap: int) -> Iterator[str]:
         """Iterate over the texts, folded, in chunks that begin with the last ``overlap`` characters of the one before."""

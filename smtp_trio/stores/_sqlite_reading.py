@@ -92,9 +92,10 @@ def find_uids(db: sqlite3.Connection, uids: Sequence[str]) -> set[str]:
     return {uid for (uid,) in rows}
 
 
-def count_messages(db: sqlite3.Connection) -> int:
-    """Return the number of messages."""
-    return int(db.execute("SELECT count(*) FROM message_rows").fetchone()[0])
+def count_messages(db: sqlite3.Connection, where: Condition = ("1", ())) -> int:
+    """Return the number of messages that fulfil a condition."""
+    condition, values = where
+    return int(db.execute(f"SELECT count(*) FROM message_rows WHERE {condition}", values).fetchone()[0])  # noqa: S608
 
 
 def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
@@ -132,7 +133,7 @@ def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
         return stored
 
 
-def read_entries(db: sqlite3.Connection, condition: str, *values: object) -> list[Row]:
+def read_entries(db: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[Row]:
     """Return the entries that fulfil a condition, which can end with ORDER BY and LIMIT."""
     return [read_entry(db, *row) for row in db.execute(f"{ENTRIES} WHERE {condition}", values).fetchall()]
 
@@ -152,17 +153,23 @@ def read_entry(
 
 
 def read_page(
-    db: sqlite3.Connection, last: int | None, *, reverse: bool, where: Condition = ("1", ()), offset: int = 0
+    db: sqlite3.Connection,
+    last: int | None,
+    *,
+    reverse: bool,
+    where: Condition = ("1", ()),
+    offset: int = 0,
+    size: int = PAGE,
 ) -> list[Row]:
     """Return the entries that fulfil a condition and follow the one with the id ``last`` (None: from the beginning).
 
-    The first ``offset`` of them are left out.
+    The first ``offset`` of them are left out, and at most ``size`` are read.
     """
     sign, order = ("<", "DESC") if reverse else (">", "ASC")
     condition, values = where
     if last is not None:
         condition, values = f"{condition} AND id {sign} ?", (*values, last)
-    return read_entries(db, f"{condition} ORDER BY id {order} LIMIT ? OFFSET ?", *values, PAGE, offset)
+    return read_entries(db, f"{condition} ORDER BY id {order} LIMIT ? OFFSET ?", [*values, size, offset])
 
 
 def condition_of(query: Query) -> Condition:
@@ -182,7 +189,7 @@ def read_dead_letters(db: sqlite3.Connection, group: str, last: int) -> list[tup
     """Return the dead letters of a group that follow the message with the id ``last``, each with its id."""
     found = []
     for message, reason, attempts, state in db.execute(DEAD_LETTERS, [group, last, PAGE]).fetchall():
-        for _, entry, _ in read_entries(db, "id = ?", message):
+        for _, entry, _ in read_entries(db, "id = ?", [message]):
             letter = DeadLetter(entry=entry, group=group, reason=reason, attempts=attempts, state=state)
             found.append((message, letter))
     return found

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from ._consumer import Claim, DeadLetter, Outcome
     from ._entry import Stored
 
+#: A message that may fulfil a query, and whether it is known that it does.
+Selected = tuple[Entry, bool]
 #: Seconds that the end of an ``async with`` block waits until the store is closed.
 CLOSE_TIMEOUT = 30.0
 NUMBERS = itertools.count(1)
@@ -329,16 +331,16 @@ class Store(Hooks, Generic[SpoolT]):
         return self._found(query, selected, rest, limit)
 
     async def _found(
-        self, query: Query, selected: AsyncGenerator[Entry], offset: int, limit: int | None
+        self, query: Query, selected: AsyncGenerator[Selected], offset: int, limit: int | None
     ) -> AsyncGenerator[Entry]:
         """Iterate over those of the selected messages that fulfil a query."""
         async with aclosing(selected):
             if limit == 0:
                 return
             count = -offset
-            async for entry in selected:
+            async for entry, sure in selected:
                 try:
-                    found = not query.terms or await self._fulfils(query, entry)
+                    found = sure or not query.terms or await self._fulfils(query, entry)
                 except MessageNotFoundError:  # removed meanwhile
                     continue
                 if not found:
@@ -362,6 +364,14 @@ class Store(Hooks, Generic[SpoolT]):
         wanted = frozenset(check_items(ids, "ids", str))
         return {entry.id async for entry in self.entries() if entry.id in wanted} if wanted else set()
 
+    async def maintain(self) -> None:
+        """Keep what makes searches fast up to date, until it is cancelled.
+
+        A program that searches often runs it in a nursery, as `smtp_trio.web` does. Without it, a search does some of this
+        work itself.
+        """
+        await trio.sleep_forever()
+
     async def _fulfils(self, query: Query, entry: Entry) -> bool:
         """Read as much of a message as is needed to return whether it fulfils a query."""
         result = query.decide(entry)
@@ -375,10 +385,11 @@ class Store(Hooks, Generic[SpoolT]):
                 result = await run_in_thread(partial(query.matches, stored))
         return result
 
-    def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
-        """Iterate over the messages that may fulfil a query. A store that has an index can leave out others.
+    def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Selected]:
+        """Iterate over the messages that may fulfil a query, each with True if it is known that it does.
 
-        ``offset`` is 0 if the query has terms. The other parameters are those of `search`.
+        A store that has an index can leave out messages. ``offset`` is 0 if the query has terms. The other parameters are
+        those of `search`.
         """
         raise self._not_supported("be read")
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .._server.memory import Keeper
     from .._server.session import Session
     from ._consumer import Outcome
+    from ._store import Selected
 
 # What is bounded
 # ---------------
@@ -174,7 +175,7 @@ class Memory(Store["MemorySpool"]):
 
     # --- reading and removing
 
-    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Selected]:
         await trio.lowlevel.checkpoint()
         numbers = list(reversed(self._items) if reverse else self._items)
         if after is not None:
@@ -182,7 +183,7 @@ class Memory(Store["MemorySpool"]):
             offset += numbers.index(self._number_of(after)) + 1
         for n, number in enumerate(numbers[offset:], 1):
             if (item := self._items.get(number)) is not None:
-                yield item.entry
+                yield item.entry, False
             if n % CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
 

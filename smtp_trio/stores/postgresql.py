@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ._consumer import Outcome
     from ._postgresql_schema import Connection
+    from ._store import Selected
 
 T = TypeVar("T")
 
@@ -294,7 +295,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await run_in_thread(lambda: self._reader.call(work), limiter=self._reading)
 
-    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Selected]:
         last: int | None = None
         if after is not None:
             row = await self._read(
@@ -305,7 +306,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
             last = row[0]
         while page := await self._read(partial(read_page, last=last, reverse=reverse, offset=offset)):
             for _, entry in page:
-                yield entry
+                yield entry, False
             last, _ = page[-1]
             offset = 0
 

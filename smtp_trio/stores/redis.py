@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from .._server.server import Server
     from ._redis_engine import Command, Run
+    from ._store import Selected
 
 # Why a committed message is durable
 # ----------------------------------
@@ -302,7 +303,7 @@ class Redis(Store["RedisSpool"]):
 
     # --- reading and removing
 
-    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Selected]:
         # In the order in which they were stored.
         start, end = ("+", "-") if reverse else ("-", "+")
         if after is not None:
@@ -312,7 +313,7 @@ class Redis(Store["RedisSpool"]):
         command = "XREVRANGE" if reverse else "XRANGE"
         while found := (await self._script(scripts.LIST, command, start, end, PAGE, HEADER_OCTETS))[0]:
             for uid, values in found[offset:]:
-                yield Entry(**entry_fields(uid.decode(), pairs(values)))
+                yield Entry(**entry_fields(uid.decode(), pairs(values))), False
             offset = max(0, offset - len(found))
             start = f"({found[-1][0].decode()}"
 

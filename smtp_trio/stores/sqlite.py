@@ -9,11 +9,13 @@ and ``params`` are the ESMTP parameters of MAIL and RCPT. ``n`` numbers the reci
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import random
 import sqlite3
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -28,9 +30,11 @@ from ._entry import HEADER_OCTETS, read_header
 from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, UnusableStoreError, primary_code
 from ._query import Query, as_query
 from ._spool import Spool
-from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, prepare
+from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
+from ._sqlite_index import COMPARED, Index, Plan
 from ._sqlite_queue import claim, is_due, requeue, settle
 from ._sqlite_reading import (
+    PAGE,
     add_headers,
     condition_of,
     connect_to_read,
@@ -40,6 +44,7 @@ from ._sqlite_reading import (
     find_uids,
     header_row,
     read_dead_letters,
+    read_entries,
     read_page,
     start_of,
 )
@@ -52,7 +57,8 @@ if TYPE_CHECKING:
     from ._entry import Entry, Stored
     from ._spool import T
     from ._sqlite_queue import Claimed
-    from ._sqlite_reading import Header
+    from ._sqlite_reading import Condition, Header
+    from ._store import Selected
 
 # Why a committed message is durable
 # ----------------------------------
@@ -118,6 +124,11 @@ MAX_MESSAGE = 999_000_000
 #: Octets of a large message that are written in one transaction.
 PIECE = 1 << 17
 
+#: The number of entries that an iteration reads first. Most pages of lists are no longer.
+FIRST_PAGE = 64
+#: How many times a search adds messages to the index; and the seconds after a search in which `SQLite.maintain` does.
+INDEX_STEPS, INDEX_TIME = 2, 600
+
 #: What to do about a file that cannot be opened as a database, by the code of the error.
 REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "move it away, and recover its messages with the command .recover of the program sqlite3",
@@ -142,6 +153,10 @@ class SQLite(Store["SQLiteSpool"]):
         self._reader: sqlite3.Connection | None = None
         self._reader_file: tuple[int, int] | None = None
         self._reading = trio.CapacityLimiter(1)
+        self._index = Index(self.path)
+        self._indexing = trio.CapacityLimiter(1)
+        self._searched = -math.inf
+        """The time of the last search, on Trio's clock."""
         self._changes = 0
         self._looked: dict[str, int] = {}
         """For each group, `_changes` when its last claim that has found nothing looked."""
@@ -308,28 +323,100 @@ class SQLite(Store["SQLiteSpool"]):
         """Close the store. It is opened again when it is used again."""
         if self._reader is not None:
             await run_in_thread(self._close_reader, limiter=self._reading)
+        await self._in_index(self._index.close)
         await super().aclose()
 
     # --- reading and removing:
 
-    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Selected]:
         last = None if after is None else await self._read(partial(find_id, uid=after))
         if after is not None and last is None:
             raise MessageNotFoundError(f"{self!r}: no message {after!r}")
-        where = condition_of(query)
-        while page := await self._read(partial(read_page, last=last, reverse=reverse, where=where, offset=offset)):
+        where, plan = condition_of(query), Plan.of(query)
+        high = None if plan is None else await self._prepare_index()
+        parts = [self._scan(where, last, reverse=reverse, offset=offset)]
+        if plan is not None and high is not None:
+            above = f"{where[0]} AND id > ?", (*where[1], high)
+            parts = [
+                self._scan(above, last, reverse=reverse),
+                self._look_up(plan, where, high, last, reverse=reverse),
+            ]
+        for part in parts if reverse else reversed(parts):
+            async with aclosing(part):
+                async for each in part:
+                    yield each
+
+    async def _scan(
+        self, where: Condition, last: int | None, *, reverse: bool, offset: int = 0
+    ) -> AsyncGenerator[Selected]:
+        """Iterate over the messages that fulfil a condition."""
+        size = FIRST_PAGE
+        while page := await self._read(
+            partial(read_page, last=last, reverse=reverse, where=where, offset=offset, size=size)
+        ):
             if self.create and (new := [row for row in page if not row[2]]):
                 with suppress(StoreError):  # they are found in the messages the next time, too
                     await self._write(partial(add_headers, rows=new), durable=False)
             for last, entry, _ in page:  # noqa: B007 -- used for the next page
-                yield entry
-            offset = 0
+                yield entry, False
+            offset, size = 0, PAGE
+
+    async def _look_up(
+        self, plan: Plan, where: Condition, high: int, last: int | None, *, reverse: bool
+    ) -> AsyncGenerator[Selected]:
+        """Iterate over the messages up to ``high`` that the index finds."""
+        low, above = 0, high + 1
+        size = FIRST_PAGE
+        while True:
+            if last is not None:
+                low, above = (low, min(above, last)) if reverse else (last, above)
+            find = partial(self._index.find, plan, where, low, above, reverse=reverse, most=size)
+            if not (found := await self._in_index(find)):
+                return
+            ids = json.dumps([message for message, _ in found])
+            rows = await self._read(
+                partial(read_entries, condition="id IN (SELECT value FROM json_each(?))", values=[ids])
+            )
+            entries = {message: entry for message, entry, _ in rows}
+            for message, sure in found:
+                if message in entries:
+                    yield entries[message], sure
+            last, size = found[-1][0], PAGE
+
+    async def _prepare_index(self) -> int | None:
+        """Add some messages to the index; return the ``id`` up to which it has all of them, or None without an index."""
+        if not self.create:
+            return None
+        if self._db is None:
+            await self._read(count_messages)  # opens the database, which may have to be created or upgraded
+        self._searched = trio.current_time()
+        for _ in range(INDEX_STEPS):
+            if not await self._in_index(self._index.step):
+                break
+        return await self._in_index(self._index.height)
+
+    async def _in_index(self, work: Callable[[], T]) -> T:
+        return await run_in_thread(work, limiter=self._indexing)
+
+    async def maintain(self) -> None:
+        """Keep the search index complete while somebody searches, until it is cancelled."""
+        while True:
+            wanted = trio.current_time() - self._searched < INDEX_TIME or self._index.has_removals
+            if not (wanted and await self._in_index(self._index.step)):
+                await trio.sleep(1)
 
     async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
         """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
-        if as_query(query).terms or limit is not None:
-            return await super().count(query, limit=limit)
-        return await self._read(count_messages)
+        query = as_query(query)
+        where, plan = condition_of(query), Plan.of(query)
+        if limit is None and all(term.name in COMPARED for term in query.terms):
+            return await self._read(partial(count_messages, where=where))
+        if limit is None and plan is not None and (high := await self._prepare_index()) is not None:
+            count = await self._in_index(partial(self._index.count, plan, where, high))
+            if count is not None:
+                rest = self._scan((f"{where[0]} AND id > ?", (*where[1], high)), None, reverse=True)
+                return count + sum([1 async for _ in self._found(query, rest, 0, None)])
+        return await super().count(query, limit=limit)
 
     async def present(self, ids: Iterable[str]) -> set[str]:
         """Return those of the ids whose messages are in the store."""
@@ -349,6 +436,7 @@ class SQLite(Store["SQLiteSpool"]):
         removed = 0
         while uids:
             removed += await self._write(partial(remove_messages, uids=uids))
+        self._index.note_removal()
         return removed
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -641,12 +729,3 @@ def remove_messages(db: sqlite3.Connection, uids: deque[str]) -> int:
             if octets > REMOVED_OCTETS:
                 break
     return count
-
-
-def file_id(path: str) -> tuple[int, int] | None:
-    """Return device and inode of the file that a path names, or None when it does not exist."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

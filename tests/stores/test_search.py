@@ -35,9 +35,11 @@ class Memory(Store[Any]):
             for number in range(count)
         ]
 
-    async def _select(self, query: Query, *, reverse: bool, after: str | None, offset: int) -> AsyncGenerator[Entry]:
+    async def _select(
+        self, query: Query, *, reverse: bool, after: str | None, offset: int
+    ) -> AsyncGenerator[tuple[Entry, bool]]:
         for message in self.messages[::-1] if reverse else self.messages:
-            yield message
+            yield message, False
 
     async def get(self, id: str) -> Stored:
         self.read.append(id)

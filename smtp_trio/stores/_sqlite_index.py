@@ -1,0 +1,407 @@
+"""The search index of `SQLite`: a second database beside the first, with the texts of messages that can be searched."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from ._query import TEXT, Content, fold
+from ._sqlite_database import file_id
+from ._sqlite_reading import connect_to_read, find_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._entry import Stored
+    from ._query import Query, Term
+    from ._spool import T
+    from ._sqlite_reading import Condition
+
+# What the index is
+# -----------------
+#
+# Without an index a search reads every message, and 100,000 of them take a minute. The index has the texts that `Query`
+# compares, folded as it compares them, in an FTS5 table of trigrams. A phrase of trigrams is a substring, which is what a
+# term of a query is; so the answer of the table is that of `Query`, in every language.
+#
+# It is a file of its own, so that it costs nothing when a message is stored: it is written when somebody searches, by another
+# connection, and no transaction of the store waits for it. It can be removed at any time, and is made again. Nothing in it
+# is needed for anything else, so it is not flushed.
+#
+# Messages are added in the order of their ``id``, up to ``high``. A search reads the messages above it as it would
+# without an index, and asks the index for the others. So its result never depends on how far the index is.
+#
+# An ``id`` can be used again if the messages with the largest ones are removed. So each text is stored with the ``uid`` of its
+# message. A message with a smaller id than one that is still there cannot have been replaced. So it is enough to look from
+# ``high`` downwards for the first message whose ``uid`` is that of its text (`height`); all below are current.
+#
+# Removed messages are not found, since every result is looked up among the messages. Their texts are removed a few at a
+# time (`Index.step`).
+
+SUFFIX = "-search"
+VERSION = 1
+#: The columns of ``words``.
+COLUMNS = ("sender", "recipients", "cc", "bcc", "reply_to", "subject", "message_id", "text")
+TABLES = (
+    # With ``complete`` = 0 a message has no row in ``words``, and fulfils every condition until it is read.
+    "CREATE TABLE found.texts (id INTEGER PRIMARY KEY, uid TEXT NOT NULL, files INTEGER NOT NULL, complete INTEGER NOT NULL)",
+    "CREATE INDEX found.incomplete ON texts (id) WHERE complete = 0",
+    f"""
+    CREATE VIRTUAL TABLE found.words USING fts5({", ".join(COLUMNS)}, tokenize='trigram case_sensitive 1', columnsize=0)
+    """,
+    "CREATE TABLE found.progress (high INTEGER NOT NULL, checked INTEGER NOT NULL)",
+    "INSERT INTO found.progress VALUES (0, 0)",
+    f"PRAGMA found.user_version = {VERSION}",
+)
+#: The columns in which the term of a name is looked for.
+ADDRESSES = ("sender", "recipients", "cc", "bcc", "reply_to")
+EXACT = {
+    TEXT: (*ADDRESSES, "subject", "text"),
+    "from": ("sender",),
+    "to": ("recipients",),
+    "cc": ("cc",),
+    "addressed": ADDRESSES,
+    "reply-to": ("reply_to",),
+    "subject": ("subject",),
+    "message-id": ("message_id",),
+}
+#: The same for names whose terms only exclude messages without the text there.
+APPROXIMATE = {"bcc": ("recipients",), "rcpt": ("recipients",), "detail": ("recipients",)}
+#: What a message can have, as bits of ``files``.
+FILES = {"attachment": 1, "inline": 2}
+#: Names that `condition_of` decides.
+COMPARED = frozenset({"before", "after", "larger", "smaller"})
+#: The number of characters from which on a text is in the table of trigrams. Shorter ones are looked for in all texts.
+TRIGRAM = 3
+#: Two characters from ``IDEOGRAPHS`` on are a word in some languages. All such pairs of a text are added to it, each with
+#: `PAIR` behind it, so that they are in the table of trigrams, too.
+IDEOGRAPHS, PAIR = "\u2e80", "\ue000"
+PAIRS = re.compile(f"(?=([{IDEOGRAPHS}-\U0010ffff]{{2}}))")
+#: Characters that FTS5 does not distinguish, or at which it ends; and the one with a meaning here.
+UNSAFE = frozenset(f"\0\ufffd\ufffe\uffff{PAIR}")
+#: Characters of a message that are indexed. A longer one is read by each search.
+MAX_TEXT = 1 << 20
+#: Messages, and their octets, that are added in one transaction; ids that are checked, and texts that are removed.
+ADDED, ADDED_OCTETS, CHECKED, REMOVED = 32, 1 << 20, 2000, 32
+
+#: Seconds after which it is looked for messages that another process has removed.
+CHECK_INTERVAL = 600
+# The order of the joins is fixed: the table of trigrams returns its rows in the order of their ids.
+WORDS = "FROM found.words CROSS JOIN found.texts ON texts.id = words.rowid CROSS JOIN message_rows ON message_rows.id = texts.id"
+INCOMPLETE = "FROM found.texts CROSS JOIN message_rows ON message_rows.id = texts.id"
+INSERT = f"INSERT INTO found.words (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+GONE = """
+SELECT id FROM found.texts
+WHERE id > ? AND id <= ? AND NOT EXISTS (SELECT 1 FROM message_rows WHERE message_rows.id = texts.id)
+ORDER BY id LIMIT ?
+"""
+HEIGHT = """
+SELECT message_rows.id FROM message_rows JOIN found.texts ON texts.id = message_rows.id AND texts.uid = message_rows.uid
+WHERE message_rows.id <= (SELECT high FROM found.progress) ORDER BY message_rows.id DESC LIMIT 1
+"""
+
+
+@frozen
+class Plan:
+    """How the index answers a query.
+
+    The messages that fulfil ``condition`` are candidates, and so are incomplete ones. ``exact`` is true if the former are
+    known to fulfil the query.
+    """
+
+    condition: str
+    values: tuple[object, ...]
+    exact: bool
+
+    @classmethod
+    def of(cls, query: Query) -> Plan | None:
+        """Return the plan for a query, or None if the index is of no use for it."""
+        phrases: list[str] = []
+        conditions: list[str] = []
+        values: list[object] = []
+        exact, useful = True, False
+        for term in query.terms:
+            if term.name == "has":
+                useful = True
+                conditions.append(f"(files & {FILES[term.value]}) {'=' if term.negated else '!='} 0")
+            elif term.name not in COMPARED:
+                columns = EXACT.get(term.name) or APPROXIMATE.get(term.name)
+                exact = exact and term.name in EXACT and is_safe(term)
+                if columns is None or not is_safe(term):
+                    continue
+                useful = True
+                phrase = (
+                    f"{term.needle}{PAIR}" if len(term.needle) == 2 and min(term.needle) >= IDEOGRAPHS else term.needle
+                )
+                if len(phrase) >= TRIGRAM:
+                    quoted = phrase.replace('"', '""')
+                    phrases.append(f'{{{" ".join(columns)}}} : "{quoted}"')
+                else:
+                    conditions.append("(" + " OR ".join(f"instr(words.{column}, ?)" for column in columns) + ")")
+                    values += [term.needle] * len(columns)
+        if not useful:
+            return None
+        if phrases:
+            conditions.insert(0, "words MATCH ?")
+            values.insert(0, " AND ".join(phrases))
+        return cls(" AND ".join(conditions), tuple(values), exact)
+
+
+def is_safe(term: Term) -> bool:
+    """Return whether the index can look for a term: it is not excluded, and UTF-8 and FTS5 have all of its characters."""
+    needle = term.needle
+    return not term.negated and needle != "" and UNSAFE.isdisjoint(needle) and encodable(needle) == needle
+
+
+def encodable(text: str) -> str:
+    """Return a text without characters that UTF-8 or FTS5 does not have. None of them is in a term of a `Plan`."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\n")
+
+
+class Index:
+    """The index of a database. All methods block, and are called in one thread at a time."""
+
+    def __init__(self, path: str) -> None:
+        self._database = path
+        self.path: str = path + SUFFIX
+        self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._broken = False
+        self._checked: int | None = 0
+        self._next_check = 0.0
+        self._removals = False
+
+    def open(self) -> sqlite3.Connection | None:
+        """Return the connection, or None if there can be no index."""
+        if (file := file_id(self._database)) != self._file:  # the database was moved or removed
+            self.close()
+        if self._db is None and not self._broken:
+            try:
+                self._db, self._file = self._connect(), file
+            except (OSError, sqlite3.Error, ValueError):  # without FTS5, or a directory that cannot be written to
+                self._broken = True
+        return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        db = connect_to_read(self._database)
+        try:
+            with suppress(FileExistsError):  # as the database: mail is private, and links are not followed
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            if os.path.islink(self.path):
+                raise OSError(f"{self.path} is a link")
+            db.execute("ATTACH ? AS found", [self.path])
+            db.execute("PRAGMA found.journal_mode = WAL")
+            db.execute("PRAGMA found.synchronous = NORMAL")
+            db.execute("PRAGMA found.secure_delete = FAST")
+            (version,) = db.execute("PRAGMA found.user_version").fetchone()
+            if version != VERSION:
+                if db.execute("SELECT 1 FROM found.sqlite_master").fetchone():
+                    raise ValueError(f"{self.path}: version {version} is not supported")
+                db.execute("BEGIN")
+                for statement in TABLES:
+                    db.execute(statement)
+                db.execute("COMMIT")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the connection. It is opened again when it is needed."""
+        if self._db is not None:
+            db, self._db = self._db, None
+            db.close()
+
+    def discard(self) -> None:
+        """Remove a damaged index. It is made again when the store is opened the next time."""
+        self.close()
+        self._broken = True
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(self.path + suffix)
+
+    def step(self) -> bool:
+        """Add some messages, or remove the texts of some that are not there any more. Return whether there is more to do."""
+        db = self.open()
+        if db is None:
+            return False
+        try:
+            db.execute("BEGIN")
+            more = self._add(db) or self._check(db)
+            db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.OperationalError):
+                self.discard()
+            return False  # another process writes, or the disk is full
+        return more
+
+    def _add(self, db: sqlite3.Connection) -> bool:
+        current = height(db)
+        (high,) = db.execute("SELECT high FROM found.progress").fetchone()
+        if high > current:  # the messages above were removed, and their ids may have been used again
+            remove(db, ids_of(db.execute("SELECT id FROM found.texts WHERE id > ?", [current])))
+        octets = 0
+        rows = db.execute(
+            "SELECT id, uid FROM message_rows WHERE id > ? ORDER BY id LIMIT ?", [current, ADDED]
+        ).fetchall()
+        for message, uid in rows:
+            stored = find_message(db, uid)
+            assert stored is not None  # this is one transaction
+            add(db, message, stored)
+            current = message
+            octets += stored.size
+            if octets > ADDED_OCTETS:
+                break
+        if high != current:
+            db.execute("UPDATE found.progress SET high = ?", [current])
+        return bool(rows)
+
+    def _check(self, db: sqlite3.Connection) -> bool:
+        """Look for removed messages among some that follow those of the last call, if any can have been removed."""
+        if self._checked is None:
+            if time.monotonic() < self._next_check:
+                return False
+            self._checked, self._removals = 0, False
+        ids = ids_of(
+            db.execute("SELECT id FROM found.texts WHERE id > ? ORDER BY id LIMIT ?", [self._checked, CHECKED])
+        )
+        if not ids:
+            self._checked = None
+            self._next_check = time.monotonic() + CHECK_INTERVAL
+            return False
+        gone = ids_of(db.execute(GONE, [self._checked, ids[-1], REMOVED]))
+        remove(db, gone)
+        self._checked = gone[-1] if len(gone) == REMOVED else ids[-1]
+        return True
+
+    @property
+    def has_removals(self) -> bool:
+        """True if messages were removed, and a step has not looked for them yet."""
+        return self._removals and not self._broken
+
+    def note_removal(self) -> None:
+        """Note that messages were removed: the next steps look for them."""
+        self._next_check = 0.0
+        self._removals = os.path.exists(self.path)
+
+    def height(self) -> int | None:
+        """Return the ``id`` up to which the index has all messages, or None if there is no index."""
+        return self._ask(height, None)
+
+    def find(
+        self, plan: Plan, where: Condition, low: int, high: int, *, reverse: bool, most: int
+    ) -> list[tuple[int, bool]]:
+        """Return the ids between ``low`` and ``high``, without these two, of messages that may fulfil a query.
+
+        The second of each pair is true if it is known that they do. ``where`` is a condition on ``message_rows``.
+        """
+        order = "DESC" if reverse else "ASC"
+
+        def work(db: sqlite3.Connection) -> list[tuple[int, bool]]:
+            found = []
+            for source, key, condition, values in (
+                (WORDS, "words.rowid", plan.condition, plan.values),
+                (INCOMPLETE, "texts.id", "complete = 0", ()),
+            ):
+                rows = db.execute(
+                    f"SELECT {key} {source} WHERE {condition} AND {where[0]} AND {key} > ? AND {key} < ? "
+                    f"ORDER BY {key} {order} LIMIT ?",
+                    [*values, *where[1], low, high, most],
+                )
+                found += [(message, plan.exact and source is WORDS) for message in ids_of(rows)]
+            return sorted(found, reverse=reverse)[:most]
+
+        return self._ask(work, [])
+
+    def count(self, plan: Plan, where: Condition, high: int) -> int | None:
+        """Return the number of messages up to ``high`` that fulfil a query, or None if that is not known exactly."""
+
+        def work(db: sqlite3.Connection) -> int | None:
+            if not plan.exact or db.execute("SELECT 1 FROM found.texts WHERE complete = 0").fetchone():
+                return None
+            statement = f"SELECT count(*) {WORDS} WHERE {plan.condition} AND {where[0]} AND texts.id <= ?"
+            return int(db.execute(statement, [*plan.values, *where[1], high]).fetchone()[0])
+
+        return self._ask(work, None)
+
+    def _ask(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Return what ``work`` returns for the connection, or ``otherwise`` if there is no index or it is damaged."""
+        db = self.open()
+        if db is None:
+            return otherwise
+        try:
+            db.execute("BEGIN")
+            return work(db)
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                self.discard()
+            return otherwise
+        finally:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+
+
+def ids_of(rows: Iterable[tuple[int]]) -> list[int]:
+    """Return the values of rows with one column."""
+    return [value for (value,) in rows]
+
+
+def height(db: sqlite3.Connection) -> int:
+    """Return the ``id`` up to which all messages are in the index."""
+    row = db.execute(HEIGHT).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
+    """Add a message to the index."""
+    content = Content(stored.message, complete=True)
+    files = 0
+    for part in content.parts():
+        files |= FILES["attachment"] * part.is_attachment | FILES["inline"] * part.is_inline
+    text = text_of(content)
+    db.execute("INSERT OR REPLACE INTO found.texts VALUES (?, ?, ?, ?)", [message, stored.id, files, text is not None])
+    if text is not None:
+        columns = (
+            fold(stored.sender) + "\n" + content.fields("From", "Sender"),
+            "\n".join([*map(fold, stored.recipients), content.fields("To")]),
+            content.fields("Cc"),
+            content.fields("Bcc"),
+            content.fields("Reply-To"),
+            content.fields("Subject") if stored.subject is None else fold(stored.subject),
+            content.fields("Message-ID"),
+            text,
+        )
+        db.execute(INSERT, [message, *map(with_pairs, map(encodable, columns))])
+
+
+def with_pairs(text: str) -> str:
+    """Return a text with its pairs of ideographs."""
+    if text.isascii():
+        return text
+    pairs = dict.fromkeys(PAIRS.findall(text))
+    return f"{text}\n{''.join(f'{pair}{PAIR}' for pair in pairs)}" if pairs else text
+
+
+def text_of(content: Content) -> str | None:
+    """Return the texts of a message in which a word is looked for, or None if they are too long."""
+    found, size = [], 0
+    for text in content.texts():
+        found.append(text)
+        size += len(text)
+        if size > MAX_TEXT:
+            return None
+    return "".join(found)
+
+
+def remove(db: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Remove messages from the index."""
+    db.executemany("DELETE FROM found.words WHERE rowid = ?", [(message,) for message in ids])
+    db.executemany("DELETE FROM found.texts WHERE id = ?", [(message,) for message in ids])

@@ -1,0 +1,265 @@
+"""The search index of `SQLite`: a search finds what `Query` finds, however far the index is."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from smtp_trio import stores
+from smtp_trio.stores import Query, SQLite, Stored, _sqlite_index
+from smtp_trio.stores._sqlite_index import SUFFIX, Plan
+
+WORDS = (
+    *(
+        "invoice",
+        "Rechnung",
+        "Straße",
+        "STRASSE",
+        "für",
+        "e\u0301te",
+        "été",
+        "發票已付款",
+        "發票",
+        "İstanbul",
+        "ok",
+        "a",
+        "ﬁnal",
+    ),
+    *(
+        "to:bob",
+        '"',
+        "100%",
+        "x_y",
+        "αβγ",
+        "ΑΒΓ",
+        "👩‍👩‍👧",
+        "и",
+        "или",
+        "thank",
+        "you",
+        "*",
+        "NEAR",
+        "AND",
+        "-",
+        "\u00a0",
+        "\ufffd",
+    ),
+)
+NAMES = ("from", "to", "cc", "bcc", "addressed", "reply-to", "subject", "message-id", "rcpt", "detail", "header")
+
+
+def some_text(rng: random.Random, most: int = 8) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(1, most)))
+
+
+def some_message(rng: random.Random, n: int) -> bytes:
+    """Return a message with text, HTML, an attachment or an image, and some of the fields."""
+    lines = [f"Message-ID: <{n}.{rng.choice('abc')}@mx.test>"]
+    for name in ("From", "Sender", "To", "Cc", "Bcc", "Reply-To", "Subject", "X-Test"):
+        lines += [f"{name}: {some_text(rng, 3)} <{rng.choice(('bob', 'eve'))}@{name}.test>"] * rng.choice((0, 1, 1, 2))
+    parts = [
+        f"Content-Type: text/plain; charset=utf-8\n\n{some_text(rng)}\n  {some_text(rng)}\n",
+        f"Content-Type: text/html; charset=utf-8\n\n<p class=hidden>{some_text(rng)}</p>&amp;<script>secret</script>",
+        f'Content-Type: application/pdf; name="{rng.choice(("invoice", "ok"))}.pdf"\n\n%PDF',
+        "Content-Type: image/png\nContent-ID: <x>\n\nPNG",
+    ]
+    chosen = rng.sample(parts, rng.randint(1, len(parts)))
+    if len(chosen) == 1:
+        text = "\n".join([*lines, chosen[0]])
+    else:
+        text = "\n".join(
+            [*lines, "Content-Type: multipart/mixed; boundary=b", "", *(f"--b\n{part}" for part in chosen), "--b--"]
+        )
+    return text.replace("\n", "\r\n").encode()
+
+
+def some_query(rng: random.Random) -> Query:
+    parts = []
+    for _ in range(rng.randint(1, 3)):
+        word = rng.choice(WORDS)
+        start = rng.randrange(len(word))
+        value = rng.choice(
+            (word, word[start : start + rng.randint(1, 4)], some_text(rng, 2), rng.choice(("bob@", "x.test")))
+        )
+        if not value.strip():
+            continue
+        quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        name = rng.choice(("", "", "", *(f"{each}:" for each in NAMES)))
+        if name == "header:":
+            quoted = "X-Test"
+        parts.append(rng.choice(("", "", "", "-")) + name + quoted)
+    parts += rng.choice(([], [], ["has:attachment"], ["-has:inline"], ["larger:300"], ["-after:2999-01-01"]))
+    return Query.parse(" ".join(parts))
+
+
+async def add(store: SQLite, message: bytes, rng: random.Random | None = None) -> str:
+    rng = rng or random.Random(0)
+    recipients = [f"{rng.choice(('bob', 'eve', 'Bob+tag'))}@{each}.test" for each in rng.choice(("a", "ab"))]
+    return await store.add(message, rng.choice(("", "bob@sender.test", "jürgen@bücher.test")), recipients)
+
+
+async def expected(store: SQLite, query: Query) -> list[str]:
+    """Return the ids of the messages that fulfil a query, the newest first, without a search."""
+    found = [await store.get(entry.id) async for entry in store.entries(reverse=True)]
+    return [stored.id for stored in found if query.matches(stored)]
+
+
+async def search(store: SQLite, query: Query | str) -> list[str]:
+    return [entry.id async for entry in store.search(query)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_search_finds_what_query_finds(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any time: while the index is behind, after messages were removed, and when their ids were used again."""
+    monkeypatch.setattr(_sqlite_index, "ADDED", 7)
+    monkeypatch.setattr(_sqlite_index, "MAX_TEXT", 400 if seed % 2 else 1 << 20)
+    rng = random.Random(seed)
+    async with SQLite(tmp_path / "mail.db") as store:
+        useful = 0
+        for step in range(40):
+            for n in range(rng.randint(0, 6)):
+                await add(store, some_message(rng, 100 * step + n), rng)
+            entries = [entry.id async for entry in store]
+            match rng.randrange(4):
+                case 0:
+                    await store.remove(rng.sample(entries, min(3, len(entries))))
+                case 1:
+                    await store.remove(entries[-3:])
+            query = some_query(rng)
+            useful += Plan.of(query) is not None
+            matching = await expected(store, query)
+            assert await search(store, query) == matching
+            assert await store.count(query) == len(matching)
+            half = len(matching) // 2
+            assert [entry.id async for entry in store.search(query, offset=half, limit=2)] == matching[half : half + 2]
+            oldest_first = [entry.id async for entry in store.search(query, reverse=False)]
+            assert oldest_first == matching[::-1]
+            if matching:
+                rest = [entry.id async for entry in store.search(query, after=matching[half])]
+                assert rest == matching[half + 1 :]
+        assert useful > 20
+
+
+def exists(path: str | Path) -> bool:
+    """Return whether there is a file or a link."""
+    return os.path.lexists(path)
+
+
+async def index_all(store: SQLite) -> None:
+    while await store._in_index(store._index.step):
+        pass
+
+
+async def test_messages_that_the_index_finds_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLite(tmp_path / "mail.db") as store:
+        for n in range(100):
+            await add(store, b"Subject: number %d\r\nTo: x%d@y.test\r\n\r\nwords of message %d.\r\n" % (n, n, n))
+        assert len(await search(store, "nothing")) == 0
+        await index_all(store)
+
+        def fail(*args: object) -> Stored:
+            pytest.fail("a message was read")
+
+        monkeypatch.setattr(store, "get", fail)
+        monkeypatch.setattr(store, "_header", fail)
+        for query, count in (
+            ("subject:number", 100),
+            ("message 7.", 1),
+            ("to:x7", 11),
+            ("nowhere", 0),
+            ("to:x -from:y", None),
+        ):
+            if count is not None:
+                assert len(await search(store, f'"{query}"' if " " in query else query)) == count
+                assert await store.count(f'"{query}"' if " " in query else query) == count
+
+
+async def test_index_is_private_and_can_be_removed_or_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    index = Path(f"{path}{SUFFIX}")
+    async with SQLite(path) as store:
+        uid = await add(store, b"Subject: invoice\r\n\r\n")
+        assert not exists(index)  # nobody has searched
+        assert await search(store, "invoice") == [uid]
+        assert stat.S_IMODE(os.stat(index).st_mode) == 0o600
+    for content in (None, b"not a database" * 1000, b""):
+        os.unlink(index)
+        if content is not None:
+            await trio.Path(index).write_bytes(content)
+        async with SQLite(path) as store:
+            for _ in range(3):
+                assert await search(store, "invoice") == [uid]
+                assert await search(store, "nothing") == []
+
+
+async def test_index_that_cannot_be_created(tmp_path: Path) -> None:
+    """It is not needed. A link is not followed."""
+    path = tmp_path / "mail.db"
+    target = tmp_path / "target"
+    os.symlink(target, f"{path}{SUFFIX}")
+    async with SQLite(path) as store:
+        uid = await add(store, b"Subject: invoice\r\n\r\n")
+        assert await search(store, "invoice") == [uid]
+        assert await store.count("invoice") == 1
+    assert not exists(target)
+
+
+async def test_store_that_must_exist_has_no_index(tmp_path: Path) -> None:
+    """Opening it changes nothing."""
+    async with SQLite(tmp_path / "mail.db") as store:
+        uid = await add(store, b"Subject: invoice\r\n\r\n")
+    async with stores.open(f"sqlite:{tmp_path}/mail.db", create=False) as store:
+        assert [entry.id async for entry in store.search("invoice")] == [uid]
+    assert not exists(f"{tmp_path}/mail.db{SUFFIX}")
+
+
+async def test_database_that_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    async with SQLite(path) as store:
+        await add(store, b"Subject: invoice\r\n\r\n")
+        assert len(await search(store, "invoice")) == 1
+    for name in ("mail.db", "mail.db-wal", "mail.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    async with SQLite(path) as store:
+        uid = await add(store, b"Subject: other\r\n\r\n")
+        assert await search(store, "invoice") == []
+        assert await search(store, "other") == [uid]
+
+
+async def test_texts_of_removed_messages_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    async with SQLite(path) as store:
+        ids = [await add(store, b"Subject: secret%d\r\n\r\n" % n) for n in range(100)]
+        await search(store, "secret")
+        await index_all(store)
+        await store.remove(ids[:-1])
+        await index_all(store)
+    with closing(sqlite3.connect(f"{path}{SUFFIX}")) as db:
+        assert db.execute("SELECT subject FROM words").fetchall() == [("secret99",)]
+        assert db.execute("SELECT count(*) FROM texts").fetchone() == (1,)
+
+
+async def test_index_is_completed_while_somebody_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.setattr(_sqlite_index, "ADDED", 2)
+    async with SQLite(tmp_path / "mail.db") as store:
+        for _ in range(50):
+            await add(store, b"Subject: invoice\r\n\r\n")
+        nursery.start_soon(store.maintain)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not exists(f"{store.path}{SUFFIX}")
+        await search(store, "invoice")
+        with trio.fail_after(20):
+            for _ in range(1000):
+                if await store._in_index(store._index.height) == 50:
+                    break
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
