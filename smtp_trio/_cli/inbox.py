@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .._server.log_events import NO_CERTIFICATE
 from ..stores import Memory
 from .fault_options import add_fault_options
 from .http_options import add_http_options
@@ -23,6 +22,8 @@ from .store_option import store_option
 from .units import octets
 
 PORT, HTTP_PORT = 1025, 8025
+#: The number of sessions whose dialogues are shown.
+TRANSCRIPTS = 200
 #: The largest number of messages that can be asked for. Each needs some hundred octets more than are counted.
 MAX_MESSAGES = 1_000_000
 
@@ -31,9 +32,9 @@ def add_inbox(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio inbox``."""
     parser.description = (
         "Receive mail during development, and show it on a page. Without options it accepts mail at "
-        f"{LOOPBACK}:{PORT}, from anybody to anybody, with any login and with STARTTLS, sends none of it on, keeps the newest "
-        f"messages in memory, and shows them at http://{LOOPBACK}:{HTTP_PORT}. Ctrl-C stops it at once. It needs the extra "
-        "web: pip install 'smtp-trio[web]'"
+        f"{LOOPBACK}:{PORT}, from anybody to anybody, with any login, sends none of it on, keeps the newest messages in memory, "
+        f"and shows them at http://{LOOPBACK}:{HTTP_PORT}. Ctrl-C stops it at once. It needs the extra web: "
+        "pip install 'smtp-trio[web]'"
     )
     add = parser.add_argument
     # fmt: off
@@ -47,6 +48,8 @@ def add_inbox(parser: argparse.ArgumentParser) -> None:
         help="octets to keep, such as 500k, 10M or 1G; the oldest messages are dropped (default: 100M)")
     add("--store", metavar="STORE", type=store_option,
         help="keep all mail in this store instead of memory: sqlite:PATH, maildir:PATH or another one of `smtp-trio serve`")
+    add("--starttls", action="store_true",
+        help="offer STARTTLS, with a certificate that is made now; most libraries refuse it unless they are told not to verify it")
     # fmt: on
     add_http_options(add)
     add_fault_options(add)
@@ -54,7 +57,7 @@ def add_inbox(parser: argparse.ArgumentParser) -> None:
         help="print warnings and errors only")  # fmt: skip
     add("-v", "--verbose", action="store_const", dest="level", const=logging.DEBUG,
         help="also print every command and its reply")  # fmt: skip
-    parser.set_defaults(run=run_inbox, http=(LOOPBACK, HTTP_PORT))
+    parser.set_defaults(run=run_inbox, http=(LOOPBACK, HTTP_PORT), http_transcripts=TRANSCRIPTS)
 
 
 def run_inbox(options: argparse.Namespace) -> int:
@@ -76,22 +79,24 @@ def run_inbox(options: argparse.Namespace) -> int:
         merged.accept = [ALL_DOMAINS]
     if isinstance(options.store, Memory):
         merged.size = min(merged.size, options.store.octets)
-    with certificate() as files:
-        merged.tls_cert = files
+    if not options.starttls:
+        return run_serve(merged)
+    with certificate() as path:
+        merged.tls_cert = [path]
         return run_serve(merged)
 
 
 @contextmanager
-def certificate() -> Iterator[list[str]]:
-    """Make a certificate for this machine, and yield the file with it and its key; none if that is not possible."""
+def certificate() -> Iterator[str]:
+    """Make a certificate for this machine, and yield the file with it and its key."""
     try:
         import trustme
     except ModuleNotFoundError as error:
-        NO_CERTIFICATE.log(reason=f"{error.name} is missing: python -m pip install 'smtp-trio[web]'")
-        yield []
-        return
+        raise UsageError(
+            f"--starttls needs {error.name}, which is missing: python -m pip install 'smtp-trio[web]'"
+        ) from None
     issued = trustme.CA().issue_cert("localhost", LOOPBACK, "::1")
     with TemporaryDirectory(prefix="smtp-trio-") as directory:
         path = Path(directory) / "inbox.pem"
         issued.private_key_and_cert_chain_pem.write_to_path(path)
-        yield [str(path)]
+        yield str(path)

@@ -196,7 +196,6 @@ CLI = "smtp_trio.cli"
 LISTENING = Event("listening", INFO, CLI, "listening on {address}")
 HTTP_LISTENING = Event("http_listening", INFO, CLI, "serving HTTP on {url}")
 INBOX_READY = Event("inbox_ready", INFO, CLI, "mail to {address} is shown at {url}")
-NO_CERTIFICATE = Event("no_certificate", WARNING, CLI, "STARTTLS is not offered: {reason}")
 STORING = Event("storing", INFO, CLI, "storing in {store}")
 RELAYING = Event("relaying", INFO, CLI, "relaying from {store} to {destination}")
 RELAY_STOPPED = Event(

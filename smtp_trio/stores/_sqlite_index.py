@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from ._content import header_fields
 from ._query import TEXT, Content, fold
 from ._sqlite_database import file_id
 from ._sqlite_reading import connect_to_read, find_message
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 SUFFIX = "-search"
 VERSION = 1
 #: The columns of ``words``.
-COLUMNS = ("sender", "recipients", "cc", "bcc", "reply_to", "subject", "message_id", "text")
+COLUMNS = ("sender", "recipients", "cc", "bcc", "reply_to", "subject", "message_id", "header", "text")
 TABLES = (
     # With ``complete`` = 0 a message has no row in ``words``, and fulfils every condition until it is read.
     "CREATE TABLE found.texts (id INTEGER PRIMARY KEY, uid TEXT NOT NULL, files INTEGER NOT NULL, complete INTEGER NOT NULL)",
@@ -72,7 +73,10 @@ EXACT = {
     "message-id": ("message_id",),
 }
 #: The same for names whose terms only exclude messages without the text there.
-APPROXIMATE = {"bcc": ("recipients",), "rcpt": ("recipients",), "detail": ("recipients",)}
+APPROXIMATE = {"bcc": ("recipients",), "rcpt": ("recipients",), "detail": ("recipients",), "header": ("header",)}
+#: Fields that are in the column ``header``: those that have no meaning for everybody, as tests use them. They have a line each,
+#: such as ``x-test=17``, with so many characters of the value.
+OWN_FIELD, OWN_FIELD_LENGTH = "x-", 100
 #: What a message can have, as bits of ``files``.
 FILES = {"attachment": 1, "inline": 2}
 #: Names that `condition_of` decides.
@@ -85,6 +89,8 @@ IDEOGRAPHS, PAIR = "\u2e80", "\ue000"
 PAIRS = re.compile(f"(?=([{IDEOGRAPHS}-\U0010ffff]{{2}}))")
 #: Characters that FTS5 does not distinguish, or at which it ends; and the one with a meaning here.
 UNSAFE = frozenset(f"\0\ufffd\ufffe\uffff{PAIR}")
+#: Characters that the detail of an address has only in quotes, where it may begin or end with white space.
+UNQUOTED = frozenset(' "\\')
 #: Characters of a message that are indexed. A longer one is read by each search.
 MAX_TEXT = 1 << 20
 #: Messages, and their octets, that are added in one transaction; ids that are checked, and texts that are removed.
@@ -94,8 +100,8 @@ ADDED, ADDED_OCTETS, CHECKED, REMOVED = 32, 1 << 20, 2000, 32
 CHECK_INTERVAL = 600
 # The order of the joins is fixed: the table of trigrams returns its rows in the order of their ids.
 WORDS = "FROM found.words CROSS JOIN found.texts ON texts.id = words.rowid CROSS JOIN message_rows ON message_rows.id = texts.id"
-INCOMPLETE = "FROM found.texts CROSS JOIN message_rows ON message_rows.id = texts.id"
-INSERT = f"INSERT INTO found.words (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+TEXTS = "FROM found.texts CROSS JOIN message_rows ON message_rows.id = texts.id"
+INSERT = f"INSERT INTO found.words (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 GONE = """
 SELECT id FROM found.texts
 WHERE id > ? AND id <= ? AND NOT EXISTS (SELECT 1 FROM message_rows WHERE message_rows.id = texts.id)
@@ -115,6 +121,10 @@ class Plan:
     known to fulfil the query.
     """
 
+    source: str
+    """The tables."""
+    key: str
+    """The column of the ids, in whose order the tables are read."""
     condition: str
     values: tuple[object, ...]
     exact: bool
@@ -125,38 +135,48 @@ class Plan:
         phrases: list[str] = []
         conditions: list[str] = []
         values: list[object] = []
-        exact, useful = True, False
+        exact = True
         for term in query.terms:
+            columns = EXACT.get(term.name) or APPROXIMATE.get(term.name)
+            text = None if columns is None else text_to_find(term)
+            exact = exact and (term.name in COMPARED or term.name == "has" or (term.name in EXACT and text is not None))
             if term.name == "has":
-                useful = True
                 conditions.append(f"(files & {FILES[term.value]}) {'=' if term.negated else '!='} 0")
-            elif term.name not in COMPARED:
-                columns = EXACT.get(term.name) or APPROXIMATE.get(term.name)
-                exact = exact and term.name in EXACT and is_safe(term)
-                if columns is None or not is_safe(term):
-                    continue
-                useful = True
-                phrase = (
-                    f"{term.needle}{PAIR}" if len(term.needle) == 2 and min(term.needle) >= IDEOGRAPHS else term.needle
-                )
-                if len(phrase) >= TRIGRAM:
-                    quoted = phrase.replace('"', '""')
-                    phrases.append(f'{{{" ".join(columns)}}} : "{quoted}"')
-                else:
-                    conditions.append("(" + " OR ".join(f"instr(words.{column}, ?)" for column in columns) + ")")
-                    values += [term.needle] * len(columns)
-        if not useful:
-            return None
+            elif columns is None or text is None:
+                continue
+            elif len(text) >= TRIGRAM:
+                quoted = text.replace('"', '""')
+                phrases.append(f'{{{" ".join(columns)}}} : "{quoted}"')
+            else:
+                conditions.append("(" + " OR ".join(f"instr(words.{column}, ?)" for column in columns) + ")")
+                values += [text] * len(columns)
         if phrases:
             conditions.insert(0, "words MATCH ?")
             values.insert(0, " AND ".join(phrases))
-        return cls(" AND ".join(conditions), tuple(values), exact)
+        if not conditions:
+            return None
+        in_words = bool(phrases or values)
+        source = (WORDS, "words.rowid") if in_words else (TEXTS, "texts.id")
+        return cls(*source, " AND ".join([*conditions, "complete = 1"]), tuple(values), exact)
 
 
-def is_safe(term: Term) -> bool:
-    """Return whether the index can look for a term: it is not excluded, and UTF-8 and FTS5 have all of its characters."""
-    needle = term.needle
-    return not term.negated and needle != "" and UNSAFE.isdisjoint(needle) and encodable(needle) == needle
+def text_to_find(term: Term) -> str | None:
+    """Return a text that the columns of a term have if it is fulfilled, or None if there is no such text."""
+    text = term.needle
+    # UTF-8 and FTS5 must have all characters.
+    if term.negated or not text or not UNSAFE.isdisjoint(text) or encodable(text) != text:
+        return None
+    if term.name == "header":
+        name, _, value = term.value.partition("=")
+        return own_field(name, value) if name.lower().startswith(OWN_FIELD) else None
+    if term.name == "detail" and UNQUOTED.isdisjoint(text):
+        return f"+{text}@"
+    return f"{text}{PAIR}" if len(text) == 2 and min(text) >= IDEOGRAPHS else text
+
+
+def own_field(name: str, value: str) -> str:
+    """Return the line of a field in the column ``header``, with the end of the line before it."""
+    return f"\n{name.lower()}={fold(value)[:OWN_FIELD_LENGTH]}"
 
 
 def encodable(text: str) -> str:
@@ -308,15 +328,15 @@ class Index:
         def work(db: sqlite3.Connection) -> list[tuple[int, bool]]:
             found = []
             for source, key, condition, values in (
-                (WORDS, "words.rowid", plan.condition, plan.values),
-                (INCOMPLETE, "texts.id", "complete = 0", ()),
+                (plan.source, plan.key, plan.condition, plan.values),
+                (TEXTS, "texts.id", "complete = 0", ()),
             ):
                 rows = db.execute(
                     f"SELECT {key} {source} WHERE {condition} AND {where[0]} AND {key} > ? AND {key} < ? "
                     f"ORDER BY {key} {order} LIMIT ?",
                     [*values, *where[1], low, high, most],
                 )
-                found += [(message, plan.exact and source is WORDS) for message in ids_of(rows)]
+                found += [(message, plan.exact and condition is plan.condition) for message in ids_of(rows)]
             return sorted(found, reverse=reverse)[:most]
 
         return self._ask(work, [])
@@ -327,7 +347,7 @@ class Index:
         def work(db: sqlite3.Connection) -> int | None:
             if not plan.exact or db.execute("SELECT 1 FROM found.texts WHERE complete = 0").fetchone():
                 return None
-            statement = f"SELECT count(*) {WORDS} WHERE {plan.condition} AND {where[0]} AND texts.id <= ?"
+            statement = f"SELECT count(*) {plan.source} WHERE {plan.condition} AND {where[0]} AND texts.id <= ?"
             return int(db.execute(statement, [*plan.values, *where[1], high]).fetchone()[0])
 
         return self._ask(work, None)
@@ -377,6 +397,9 @@ def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
             content.fields("Reply-To"),
             content.fields("Subject") if stored.subject is None else fold(stored.subject),
             content.fields("Message-ID"),
+            "".join(
+                own_field(*each) for each in header_fields(stored.message) if each[0].lower().startswith(OWN_FIELD)
+            ),
             text,
         )
         db.execute(INSERT, [message, *map(with_pairs, map(encodable, columns))])

@@ -74,6 +74,7 @@ async def serve_listeners(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(application.context.history.run)
+                nursery.start_soon(application.context.store.maintain)
                 await serve_http(application, listeners)
                 nursery.cancel_scope.cancel()
         except Exception as error:  # the mail server in the same nursery goes on

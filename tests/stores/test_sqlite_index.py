@@ -64,6 +64,7 @@ def some_message(rng: random.Random, n: int) -> bytes:
     lines = [f"Message-ID: <{n}.{rng.choice('abc')}@mx.test>"]
     for name in ("From", "Sender", "To", "Cc", "Bcc", "Reply-To", "Subject", "X-Test"):
         lines += [f"{name}: {some_text(rng, 3)} <{rng.choice(('bob', 'eve'))}@{name}.test>"] * rng.choice((0, 1, 1, 2))
+    lines += rng.choice(([], ["X-Test: One"], ["X-test: two", "X-Test:  two words"], [f"X-Long: {'x' * 150}"]))
     parts = [
         f"Content-Type: text/plain; charset=utf-8\n\n{some_text(rng)}\n  {some_text(rng)}\n",
         f"Content-Type: text/html; charset=utf-8\n\n<p class=hidden>{some_text(rng)}</p>&amp;<script>secret</script>",
@@ -93,7 +94,11 @@ def some_query(rng: random.Random) -> Query:
         quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         name = rng.choice(("", "", "", *(f"{each}:" for each in NAMES)))
         if name == "header:":
-            quoted = "X-Test"
+            quoted = rng.choice(
+                ("X-Test", "x-test=one", '"X-TEST= two  words "', "Subject=x", "X-Tes", f"X-Long={'x' * 150}")
+            )
+        if name in ("rcpt:", "detail:"):
+            quoted = rng.choice(("tag", "t", "TA+G", "bob@a.test", "Eve@b.test"))
         parts.append(rng.choice(("", "", "", "-")) + name + quoted)
     parts += rng.choice(([], [], ["has:attachment"], ["-has:inline"], ["larger:300"], ["-after:2999-01-01"]))
     return Query.parse(" ".join(parts))
@@ -101,7 +106,8 @@ def some_query(rng: random.Random) -> Query:
 
 async def add(store: SQLite, message: bytes, rng: random.Random | None = None) -> str:
     rng = rng or random.Random(0)
-    recipients = [f"{rng.choice(('bob', 'eve', 'Bob+tag'))}@{each}.test" for each in rng.choice(("a", "ab"))]
+    names = ("bob", "eve", "Bob+Tag", "bob+t", '"b+ t "', "b+ta+g")
+    recipients = [f"{rng.choice(names)}@{each}.test" for each in rng.choice(("a", "ab"))]
     return await store.add(message, rng.choice(("", "bob@sender.test", "jürgen@bücher.test")), recipients)
 
 
