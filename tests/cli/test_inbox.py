@@ -162,7 +162,10 @@ async def test_missing_extra(tmp_path: Path, missing: str) -> None:
 
 
 async def test_certificate_without_its_library(tmp_path: Path) -> None:
-    program = "import sys; sys.modules['trustme'] = None; from smtp_trio._cli.main import main; sys.exit(main(['inbox', '--starttls']))"
+    program = (
+        "import sys; sys.modules['trustme'] = None; from smtp_trio._cli.main import main; "
+        "sys.exit(main(['inbox', '--starttls']))"
+    )
     code, out, err = await run("-c", program, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert "--starttls needs trustme, which is missing: python -m pip install 'smtp-trio[web]'" in err
