@@ -24,7 +24,7 @@ from ._operation import ApiError, PathRoute
 from ._plot import Plot
 from ._recorder import RecordedSession
 from ._statistics_api import describe
-from ._templates import render
+from ._templates import environment, render
 
 #: The number of messages on one page of the list.
 PAGE_SIZE = 50
@@ -205,7 +205,7 @@ async def show_html(context: Context, request: Request) -> Response:
 
 def routes(context: Context) -> list[BaseRoute]:
     """Return the routes of the page."""
-
+    environment()
     handlers: dict[str, Handler] = {
         "/": show_inbox,
         "/messages/{id}": show_message,

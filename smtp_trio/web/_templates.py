@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return the environment of the templates."""
+    """Return the environment of the templates. They are compiled at the first call, so that no request waits for it."""
     created = jinja2.Environment(
         loader=jinja2.PackageLoader("smtp_trio.web"),
         autoescape=True,
@@ -65,6 +65,8 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     created.filters.update(visible=visible, size=size, moment=moment, duration=duration, id=partial(quote, safe=""))
+    for name in created.list_templates():
+        created.get_template(name)
     return created
 
 

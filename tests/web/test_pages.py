@@ -6,6 +6,8 @@ from email.message import EmailMessage
 from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from smtp_trio import web
 from smtp_trio.stores import Memory
@@ -159,6 +161,17 @@ async def test_status_and_faults_are_shown_without_a_server() -> None:
     assert "No message in the last hour" in status
     assert "memory:" in status
     assert "Faults cannot be set" in faults
+
+
+async def test_page_below_a_path() -> None:
+    async with Memory() as store:
+        app = Starlette(routes=[Mount("/mail", web.app(None, store))])
+        async with client(app) as http:
+            name = await add(store, mail())
+            text = (await http.get("/mail/")).text
+            assert f'href="/mail{page_of(name)}"' in text
+            assert (await http.get("/mail" + page_of(name))).status_code == 200
+            assert (await http.get("/mail/static/page.js")).headers["cache-control"] == "no-cache"
 
 
 async def test_views_can_only_be_read() -> None:

@@ -5,7 +5,6 @@ const root = document.documentElement.dataset.root;
 const find = (selector) => document.querySelector(selector);
 const params = () => new URLSearchParams(location.search);
 const query = () => params().get("q") ?? "";
-const path = (id) => `${root}/messages/${encodeURIComponent(id)}`;
 const openId = () => find("#message")?.dataset.id ?? "";
 
 const notice = find("#notice");
@@ -13,6 +12,9 @@ function tell(text) {
   notice.textContent = text;
   setTimeout(() => { notice.textContent = ""; }, 5000);
 }
+
+// The address of a view without the user and password that a browser may have in its own, with which `fetch` does not work.
+const address = (url) => { const { pathname, search } = new URL(url, location.href); return location.origin + pathname + search; };
 
 // --- loading
 
@@ -22,7 +24,7 @@ let showing = null;
 // Replace elements of this document by those of another view. Of several loads only the latest counts.
 async function load(url, ...ids) {
   const number = ++last;
-  const response = await fetch(url);
+  const response = await fetch(address(url));
   const loaded = new DOMParser().parseFromString(await response.text(), "text/html");
   if (number !== last) return;
   const state = loaded.getElementById("main")?.className;
@@ -60,7 +62,7 @@ async function show(url, push = true) {
   showing = loading;
   const loaded = await loading.finally(() => { if (showing === loading) showing = null; });
   if (!loaded) return;
-  if (push) history.pushState(null, "", url);
+  if (push) history.pushState(null, "", url.replace(location.origin, ""));
   document.title = loaded.title;
   find("#main").className = loaded.state;
   find("#message").focus({ preventScroll: true });
@@ -101,7 +103,7 @@ function step(by) {
 
 async function change(method, url, body) {
   const headers = { "Content-Type": "application/json" };
-  const response = await fetch(root + url, { method, headers, body: body && JSON.stringify(body) });
+  const response = await fetch(address(root + url), { method, headers, body: body && JSON.stringify(body) });
   if (response.ok) return true;
   const problem = await response.json().catch(() => ({}));
   tell(problem.error ?? `The server answered ${response.status}`);
@@ -196,7 +198,7 @@ const later = throttled(refresh, 500);
 function follow() {
   events?.close();
   if (document.hidden) return;
-  const stream = events = new EventSource(`${root}/api/events`);
+  const stream = events = new EventSource(address(`${root}/api/events`));
   for (const name of ["ready", "message", "lost"]) stream.addEventListener(name, later);
   stream.onopen = () => connected(true);
   stream.onerror = () => {

@@ -67,7 +67,7 @@ class Inbox:
 
 
 @contextmanager
-def running() -> Iterator[Inbox]:
+def running(token: str | None = None) -> Iterator[Inbox]:
     """Run a server and its page during the block."""
     ready: SimpleQueue[Inbox | BaseException] = SimpleQueue()
 
@@ -76,7 +76,9 @@ def running() -> Iterator[Inbox]:
             recorder, faults = web.Recorder(), FaultRules()
             server = Server(recorder.hooks(faults.hooks(store)))
             listeners = await nursery.start(server.serve, 0, "127.0.0.1")
-            url = await nursery.start(partial(web.serve, server, store, 0, recorder=recorder, faults=faults))
+            url = await nursery.start(
+                partial(web.serve, server, store, 0, recorder=recorder, faults=faults, token=token)
+            )
             port = listeners[0].socket.getsockname()[1]
             ready.put(Inbox(store, server, port, url, trio.lowlevel.current_trio_token()))
             await stopped.wait()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .inbox import Inbox
+from .inbox import Inbox, running
 
 if TYPE_CHECKING:
     from .browser import Browser
@@ -112,6 +112,19 @@ def test_fault_is_set_met_counted_and_removed(browser: Browser, inbox: Inbox) ->
     browser.click("[data-fault]")
     browser.wait(lambda: not browser.all("#faults-list td"), "the list without it")
     assert inbox.count() == 1
+
+
+def test_page_with_a_token(browser: Browser) -> None:
+    token = "a-token-of-the-test-0123456789"
+    with running(token) as inbox:
+        browser.driver.get(inbox.url.replace("http://", f"http://user:{token}@"))
+        inbox.send(mail("Welcome"))
+        browser.wait(lambda: browser.texts(".unread .subject") == ["Unread: Welcome"], "the message")
+        browser.click(".row .subject")
+        browser.wait(lambda: browser.texts("#subject") == ["Welcome"], "the message")
+        browser.click("#delete")
+        browser.wait(lambda: inbox.count() == 0, "the deletion")
+        browser.driver.get("about:blank")
 
 
 def test_messages_are_read_without_scripts(browser: Browser, inbox: Inbox) -> None:
