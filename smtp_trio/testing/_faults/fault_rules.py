@@ -133,7 +133,7 @@ class FaultRules:
         active._entry = self._make_entry(active, scoped)
         self._last_id = active.id
         self._rules[active.id] = active
-        self._update()
+        self._script.use(active._entry)
         return active
 
     def get(self, id: int) -> ActiveRule | None:
@@ -145,17 +145,15 @@ class FaultRules:
         active = self._rules.pop(id, None)
         if active is None:
             return False
-        self._release(active)
-        self._update()
+        self._script.drop(active._entry)
+        if isinstance(active._entry, Entry):
+            active._entry.removed.set()
         return True
 
     def clear(self) -> None:
         """Remove all rules."""
-        removed = list(self._rules.values())
-        self._rules.clear()
-        for active in removed:
-            self._release(active)
-        self._update()
+        for number in list(self._rules):
+            self.remove(number)
 
     def __iter__(self) -> Iterator[ActiveRule]:
         """Iterate over the rules in their order, with those that are used up."""
@@ -185,19 +183,8 @@ class FaultRules:
             if session is not None and frequent:
                 session.context[active] = True
             if active.used_up:
-                self._update()
+                self._script.drop(active._entry)
 
         if isinstance(scoped.rule, Policy):
             return PolicyEntry(scoped.rule.make(), scoped.scope, act)
         return entry_of(scoped.rule, f"{active.seed} {scoped}", scoped.scope, act)
-
-    def _release(self, active: ActiveRule) -> None:
-        if isinstance(active._entry, Entry):
-            active._entry.removed.set()
-
-    def _update(self) -> None:
-        entries = [each._entry for each in self._rules.values() if not each.used_up]
-        self._script.change(
-            [each for each in entries if isinstance(each, Entry)],
-            [each for each in entries if isinstance(each, PolicyEntry)],
-        )

@@ -54,16 +54,31 @@ class LiveScript(Script):
 
     def __init__(self) -> None:
         super().__init__(live=True)
-        self.policies: tuple[PolicyEntry, ...] = ()
+        #: The policies in their order.
+        self.policies: dict[PolicyEntry, None] = {}
         #: The sessions that run, with the layer of each.
         self.sessions: dict[Session, LiveDecisions] = {}
 
-    def change(self, entries: Sequence[Entry], policies: Sequence[PolicyEntry]) -> None:
-        """Use these rules and policies from the next command of each session on."""
+    def use(self, entry: Entry | PolicyEntry) -> None:
+        """Use a rule or policy, from the next command of each session on."""
         idle = self.idle
-        self.change_entries(entries)
-        self.policies = tuple(policies)
-        if idle != self.idle:
+        if isinstance(entry, Entry):
+            self.add(entry)
+        else:
+            self.policies[entry] = None
+        self._skip(idle)
+
+    def drop(self, entry: Entry | PolicyEntry) -> None:
+        """Use a rule or policy no more."""
+        idle = self.idle
+        if isinstance(entry, Entry):
+            self.remove(entry)
+        else:
+            self.policies.pop(entry, None)
+        self._skip(idle)
+
+    def _skip(self, was_idle: bool) -> None:
+        if was_idle != self.idle:
             for session, layer in self.sessions.items():
                 layer.skip(session)
 
@@ -108,7 +123,7 @@ class LiveDecisions(Decisions):
 
     async def disconnect(self, session: Session) -> None:
         self.script.sessions.pop(session, None)
-        for policy in self.script.policies:
+        for policy in tuple(self.script.policies):
             await policy.layer.disconnect(session)
         await self.under.disconnect(session)
 
@@ -134,7 +149,7 @@ class LiveDecisions(Decisions):
         script = self.script
         if script.policies:
             subject = subject_of_reply(session)
-            for policy in script.policies:
+            for policy in tuple(script.policies):
                 if isinstance(policy.layer, Tarpit) and policy.scope.covers(subject):
                     if policy.layer.delay_of(session, reply):
                         policy.count(subject)
@@ -155,7 +170,7 @@ class LiveDecisions(Decisions):
 
     async def _ask(self, subject: Subject, hook: str, *arguments: object) -> Reply | None:
         """Call a hook of the policies, up to the first one that refuses."""
-        for policy in self.script.policies:
+        for policy in tuple(self.script.policies):
             if policy.scope.covers(subject):
                 reply: Reply | None = await getattr(policy.layer, hook)(subject.session, *arguments)
                 if reply is not None:
@@ -216,8 +231,13 @@ class LiveDecisions(Decisions):
         refusals: list[Reply | None] = []
         for rcpt in envelope.rcpts:
             found = self.script.for_decision(DOT, evolve(Subject.of(session, None), recipients=(rcpt.recipient,)))
-            entries += found
+            entries += [each for each in found if each not in entries]  # each waits once
             refusals.append(refusal(found))
+        last = next((reply for reply in refusals if reply is not None and reply.code == 421), None)
+        if last is not None:  # it ends the session, so it is the reply for all
+            await body.discard()
+            await self._delay(entries, session)
+            return last
         others = tuple(rcpt for rcpt, reply in zip(envelope.rcpts, refusals, strict=True) if reply is None)
         if len(others) == len(envelope.rcpts):
             result = await self.under.data(session, body)

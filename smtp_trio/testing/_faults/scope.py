@@ -119,6 +119,11 @@ class Scope:
         store(self, "_parts", None if self.recipient is None else tuple(recipient_key(self.recipient).split(WILDCARD)))
         store(self, "_client", None if self.client is None else client_key(self.client))
 
+    @property
+    def address(self) -> str | None:
+        """The one address that it has, in the form of `Path.lower`; None if it has others as well."""
+        return self._parts[0] if self._parts is not None and len(self._parts) == 1 else None
+
     def __bool__(self) -> bool:
         return not (self.recipient is None and self.client is None)
 

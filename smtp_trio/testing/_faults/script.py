@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from .._wire_tracker import Piece, Role
-from .rule import Rule, Sometimes, Step
+from .rule import ANYWHERE, Rule, Sometimes, Step
 from .rules import Answer, decides
 from .scope import EVERYWHERE, Scope, Subject
 
@@ -38,6 +38,8 @@ class Entry:
     on_act: Callable[[Subject | None], None] = ignore
     #: The number of these occasions.
     acted: int = 0
+    #: Its place among the rules of a script.
+    order: int = 0
     #: Set when the rule is removed, for the sessions that wait because of it.
     removed: trio.Event = field(factory=trio.Event)
 
@@ -86,6 +88,42 @@ def entry_of(
     return Entry(inner, chance, key, scope, on_act=on_act)
 
 
+# A command is compared with the rules for its place that are for everybody or for one of its recipients, and with no
+# others: parallel tests may have thousands of rules, each for a recipient of its own. A pattern of recipients is among
+# the rules for everybody.
+
+
+class _Decisions:
+    """The rules that decide, by their place and by the recipient that they are for."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], dict[Entry, None]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Add a rule after all others."""
+        self._found.setdefault(self._key(entry), {})[entry] = None
+
+    def remove(self, entry: Entry) -> None:
+        """Remove a rule, if it is there."""
+        key = self._key(entry)
+        entries = self._found.get(key, {})
+        entries.pop(entry, None)
+        if not entries:
+            self._found.pop(key, None)
+
+    def _key(self, entry: Entry) -> tuple[str, str | None]:
+        at: str = getattr(entry.rule, "at", ANYWHERE)
+        return at, entry.scope.address
+
+    def at(self, place: str, subject: Subject | None) -> list[Entry]:
+        """Return the rules that may act, in their order."""
+        recipients = () if subject is None else dict.fromkeys(path.lower() for path in subject.recipients)
+        keys = [(at, key) for at in (place, ANYWHERE) for key in (None, *recipients)] if self._found else []
+        lists = [entries for key in keys if (entries := self._found.get(key))]
+        found = [entry for entries in lists for entry in entries]
+        return found if len(lists) < 2 else sorted(found, key=lambda entry: entry.order)
+
+
 class Script:
     """Rules in use. Streams and hooks of one script share it."""
 
@@ -94,15 +132,34 @@ class Script:
         self.hooked = live
         #: Rules are added and removed while sessions run. Otherwise they never change.
         self.live = live
-        self.change_entries(entries)
-
-    def change_entries(self, entries: Iterable[Entry]) -> None:
-        """Use these rules from now on."""
-        self.entries: tuple[Entry, ...] = tuple(entries)
+        #: The rules in their order.
+        self.entries: dict[Entry, None] = {}
         self._streams: dict[tuple[Role, bool], tuple[Entry, ...]] = {}
-        self._decisions: tuple[Entry, ...] = tuple(each for each in self.entries if decides(each.rule))
-        #: Whether a rule that acts on octets is for some recipients or clients only.
-        self.scoped: bool = any(each.scope for each in self.for_stream("server"))
+        self._decisions = _Decisions()
+        self._last = 0
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: Entry) -> None:
+        """Add a rule after all others."""
+        self._last += 1
+        entry.order = self._last
+        self.entries[entry] = None
+        self._streams.clear()
+        if decides(entry.rule):
+            self._decisions.add(entry)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove a rule, if it is there."""
+        if entry in self.entries:
+            del self.entries[entry]
+            self._streams.clear()
+            self._decisions.remove(entry)
+
+    @property
+    def scoped(self) -> bool:
+        """True if a rule that acts on octets is for some recipients or clients only."""
+        return any(each.scope for each in self.for_stream("server"))
 
     def for_stream(self, role: Role) -> tuple[Entry, ...]:
         """Return the rules that act on this side's octets, in the order in which they are applied."""
@@ -118,11 +175,10 @@ class Script:
 
         Of several that would answer it, the first one acts, and the others wait for the next occasion.
         """
-        piece = Piece(at, b"")
         due: list[Entry] = []
         answered = False
-        for each in self._decisions:
-            if not each.rule.acts_on(piece, incoming=False) or not each.covers(subject):
+        for each in self._decisions.at(at, subject):
+            if not each.covers(subject):
                 continue
             answers = isinstance(each.rule, Answer)
             if each.is_due(free=not (answers and answered)):
