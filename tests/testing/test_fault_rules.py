@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -28,7 +30,9 @@ from smtp_trio.testing import (
     Answer,
     Early,
     FaultRules,
+    Faults,
     FaultyStream,
+    Garbage,
     Greylist,
     Inbox,
     Layer,
@@ -38,8 +42,10 @@ from smtp_trio.testing import (
     Scope,
     ScopedRule,
     bounded_stream_pair,
+    deterministic,
     open_memory_server,
 )
+from smtp_trio.testing.strategies import fault_scripts
 
 from .fault_helpers import ME, MESSAGE, YOU
 
@@ -558,3 +564,56 @@ async def test_hooks_of_other_layers_are_not_skipped() -> None:
     async with talk(FaultRules().hooks(Below())) as session:
         await session.codes(b"NOOP\r\n")
     assert seen == ["EHLO", "NOOP", "220", "250", "250"]
+
+
+# --- the same as a script -----------------------------------------------------------------------------------------------
+
+SEGMENTS = (
+    b"EHLO client.test\r\n",
+    GROUP % (b"a@mx.test", b"b@mx.test") + b"BDAT 6 LAST\r\na: b\r\nNOOP\r\n",
+    b"RSET\r\n" + GROUP % (b"c@mx.test", b"d@mx.test") + b"DATA\r\n",
+    b"c: d\r\n\r\n",
+    b"e\r\n.\r\nQUIT\r\n",
+)
+
+
+def conversation(hooks: Hooks, inbox: Inbox) -> tuple[list[tuple[float, bytes]], list[bytes]]:
+    """Return what a server with these hooks sends and when, and the messages that it accepts."""
+    received: list[tuple[float, bytes]] = []
+
+    async def receive(stream: MemoryStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while data := await stream.receive_some():
+                received.append((trio.current_time(), bytes(data)))
+
+    async def main() -> None:
+        server = Server(hooks, name="mx.test", **deterministic())
+        near, far = bounded_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(server.serve_stream, far))
+            nursery.start_soon(receive, near)
+            await trio.sleep(1)
+            with suppress(trio.BrokenResourceError):
+                for segment in SEGMENTS:
+                    await near.send_all(segment)
+                    await trio.sleep(20_000)
+                await near.send_eof()
+            await trio.sleep(20_000)
+            await near.aclose()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    return received, [mail.raw for mail in inbox]
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@given(fault_scripts(by="server", exclude=[Garbage]))
+def test_rules_act_as_in_a_script(script: Faults) -> None:
+    """The engine is the same; only the random octets depend on something else."""
+    fixed, live = Inbox(), Inbox()
+    rules = FaultRules()
+    for rule in script.rules:
+        rules.add(rule)
+    assert conversation(rules.hooks(live), live) == conversation(script.hooks(fixed), fixed)
+    unused = [each.rule for each in rules if not each.acted]
+    assert unused == list(script.unused)
