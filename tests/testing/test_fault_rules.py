@@ -100,6 +100,7 @@ class Talk:
 async def talk(hooks: Hooks, hello: bytes = b"EHLO client.test", **settings: Any) -> AsyncIterator[Talk]:
     """Begin a session with a server that has these hooks."""
     near, far = bounded_stream_pair()
+    far.endpoints = Peer("127.0.0.1", 50000, "tcp"), Peer("127.0.0.1", 25, "tcp")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Server(hooks, name="mx.test", **settings).serve_stream, far)
         session = Talk(near)
@@ -267,6 +268,38 @@ async def test_pipelined_recipients_of_two_tests(rule: str) -> None:
         group = GROUP % (b"one@mx.test", b"two@mx.test")
         assert await session.codes(group + b"RSET\r\n" + group) == [250, 250, 450, 250, 250, 250, 250]
     assert [each.acted for each in rules] == [1]
+
+
+async def test_malformed_command_is_about_no_recipient() -> None:
+    """Although the transaction has one in the scope of the rule."""
+    rules = FaultRules()
+    rules.add('replace RCPT "450 \\r\\n" nth 2 always', recipient="one@mx.test")
+    async with talk(rules.hooks(Inbox())) as session:
+        group = b"MAIL FROM:<>\r\nRCPT TO:<one@mx.test>\r\nRCPT TO:one@\r\nRCPT TO:<one@mx.test>\r\n"
+        assert await session.codes(group) == [250, 250, 501, 450]
+
+
+async def test_rule_acts_once_after_xclient() -> None:
+    """XCLIENT begins the session anew, in a stream that is wrapped already (the connect hook is called twice)."""
+    rules = FaultRules()
+    rules.add('extra NOOP "220 x\\r\\n" always from 192.0.2.1')
+    async with talk(rules.hooks(Inbox()), xclient_from=["127.0.0.1"]) as session:
+        assert await session.codes(b"NOOP\r\n") == [250]
+        assert await session.codes(b"XCLIENT ADDR=192.0.2.1\r\n") == [220]
+        assert await session.codes(b"EHLO client.test\r\nNOOP\r\n") == [250, 250, 220]
+
+
+@pytest.mark.parametrize("recipient", ["one@mx.test", "two@mx.test", "three@mx.test"])
+async def test_rule_within_a_message_for_one_of_its_recipients(recipient: str) -> None:
+    """Also if the message arrives in several segments, of which a later one has the place of the fault."""
+    rules, inbox = FaultRules(), Inbox()
+    added = rules.add("close at body after 10", recipient=recipient)
+    async with talk(rules.hooks(inbox)) as session:
+        await session.exchange(GROUP % (b"one@mx.test", b"two@mx.test") + b"BDAT 16 LAST\r\n")
+        await session.exchange(b"a: b\r\nc:")
+        codes = await session.codes(b" d\r\n\r\ne\r\n")
+    acts = recipient != "three@mx.test"
+    assert (codes, len(inbox), added.acted) == (([], 0, 1) if acts else ([250], 1, 0))
 
 
 async def test_rules_for_octets_of_two_sessions() -> None:

@@ -8,9 +8,9 @@ script of `Faults`:
 * A stream is wrapped only when a rule acts on octets. A wrapped stream is slower, since it is not read and written by its
   descriptor. The wrapping can be in the middle of a session, at a command: what was sent before is written first, and
   what the client has sent after this command is received once more, through the stream with the faults.
-* A rule can be for some recipients or clients. `Subject` has those that a command is about. Replies to pipelined commands
-  share a write, so before a reply is queued, those to earlier commands are sent: thus all octets that are written at one
-  time belong to one subject.
+* A rule can be for some recipients or clients. `Subject` has those that a command is about. A wrapped stream returns one
+  command at a time, also of those that were pipelined, and a session sends its replies before it receives more. So all
+  octets that are written at one time belong to one subject, that of the last command.
 """
 
 from __future__ import annotations
@@ -154,8 +154,7 @@ class LiveDecisions(Decisions):
                     if policy.layer.delay_of(session, reply):
                         policy.count(subject)
                     await policy.layer.response(session, reply)
-        if script.scoped and isinstance(session.stream, FaultyStream):
-            await session._hooks._reporter.flush()
+        if isinstance(session.stream, FaultyStream):
             session.stream.subject = subject_of_reply(session)
         await self.under.response(session, reply)
 
@@ -184,8 +183,6 @@ class LiveDecisions(Decisions):
             return
         stream = session.stream
         if isinstance(stream, FaultyStream) and stream.script is self.script:
-            if self.script.scoped:
-                await session._hooks._reporter.flush()
             stream.subject = subject
             return
         await session._hooks._reporter.flush()

@@ -156,11 +156,6 @@ class Script:
             self._streams.clear()
             self._decisions.remove(entry)
 
-    @property
-    def scoped(self) -> bool:
-        """True if a rule that acts on octets is for some recipients or clients only."""
-        return any(each.scope for each in self.for_stream("server"))
-
     def for_stream(self, role: Role) -> tuple[Entry, ...]:
         """Return the rules that act on this side's octets, in the order in which they are applied."""
         found = self._streams.get((role, self.hooked))
