@@ -295,7 +295,7 @@ async def test_rule_within_a_message_for_one_of_its_recipients(recipient: str) -
     rules, inbox = FaultRules(), Inbox()
     added = rules.add("close at body after 10", recipient=recipient)
     async with talk(rules.hooks(inbox)) as session:
-        await session.exchange(GROUP % (b"one@mx.test", b"two@mx.test") + b"BDAT 16 LAST\r\n")
+        await session.exchange(GROUP % (b"one@mx.test", b"two@mx.test") + b"BDAT 17 LAST\r\n")
         await session.exchange(b"a: b\r\nc:")
         codes = await session.codes(b" d\r\n\r\ne\r\n")
     acts = recipient != "three@mx.test"
