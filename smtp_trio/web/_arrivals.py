@@ -57,6 +57,12 @@ class Subscription:
             await self._arrivals.look()
         return self._ids.popleft()
 
+    def take(self) -> list[str]:
+        """Return the ids that are there, without waiting."""
+        ids = list(self._ids)
+        self._ids.clear()
+        return ids
+
     def add(self, id: str) -> None:
         """Add an id, and drop the oldest one if there are too many."""
         if len(self._ids) == MAX_QUEUED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 import trio
 from starlette.requests import Request
@@ -17,12 +18,21 @@ MAX_STREAMS = 64
 #: Seconds without an event after which a comment is sent: an intermediary could close the connection, and without sending
 #: anything a client that has left would not be noticed.
 PING_INTERVAL = 15.0
+#: Seconds between two writes to one stream. In a flood of messages each write has several events, so that many streams do not
+#: cost the sessions of mail their time.
+MIN_INTERVAL = 0.25
 PING = b": no event\n\n"
 
 
 def event(name: str, value: object) -> bytes:
     """Return an event with its value in JSON (the WHATWG HTML standard, section 9.2)."""
     return f"event: {name}\ndata: {json.dumps(value)}\n\n".encode()
+
+
+@lru_cache(1024)
+def arrival(id: str) -> bytes:
+    """Return the event of a message, which all streams send."""
+    return event("message", {"id": id})
 
 
 class EventStream(Response):
@@ -58,11 +68,13 @@ class EventStream(Response):
             while True:
                 body = PING
                 with trio.move_on_after(PING_INTERVAL):
-                    body = event("message", {"id": await anext(ids)})
+                    new = [await anext(ids), *ids.take()]
+                    body = b"".join(map(arrival, new))
                 if ids.lost > lost:
                     lost = ids.lost
                     body = event("lost", {"count": lost}) + body
                 await send({"type": "http.response.body", "body": body, "more_body": True})
+                await trio.sleep(MIN_INTERVAL)
 
 
 async def stream_events(context: Context, request: Request) -> Response:

@@ -69,7 +69,7 @@ MAX_DIGITS = 18
 BODY_TIMEOUT = 30.0
 #: Requests that are worked on at a time. Others wait, so that the sessions of mail get their turns, and so that few messages
 #: are in memory. Requests that mostly wait are not counted.
-MAX_WORKING = 8
+MAX_WORKING = 4
 WAITING_PATHS = frozenset({"/api/events", "/api/wait"})
 #: Paths that are for everybody, and never wait: a supervisor asks them. They say nothing about the mail.
 HEALTH_PATHS = frozenset({"/livez", "/readyz"})
