@@ -109,8 +109,11 @@ def requests_of(mail: Mail) -> dict[str, list[str]]:
         "word of no message": absent,
         "two characters": [word[:2] for word in rare],
         "two Chinese characters": ["付款", "退款"] * (REQUESTS // 2),
-        "two letters of no message": [f"{word[:1]}¤" for word in rare],
+        "two letters of no message": [f"{word[:1]}¤" for word in rare[:5]],
         "recipient of no message": [f"to:nobody{n}@" for n in range(REQUESTS)],
+        "rcpt:": [f"rcpt:user{n}+{n}@example.org" for n in range(REQUESTS)],
+        "detail:": [f"detail:{n}" for n in range(REQUESTS)],
+        "header: of no message": [f"header:X-Test={n}" for n in range(REQUESTS)],
         "attachment": ["has:attachment"] * REQUESTS,
         "word, recent": [f"{word} after:{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}" for word in rare],
     }

@@ -36,28 +36,30 @@ if TYPE_CHECKING:
 # is needed for anything else, so it is not flushed.
 #
 # Messages are added in the order of their ``id``, up to ``high``. A search reads the messages above it as it would
-# without an index, and asks the index for the others. So its result never depends on how far the index is.
+# without an index, and asks the index for the others. So its result never depends on how far the index is, or on
+# whether it can be read.
 #
 # An ``id`` can be used again if the messages with the largest ones are removed. So each text is stored with the ``uid`` of its
 # message. A message with a smaller id than one that is still there cannot have been replaced. So it is enough to look from
 # ``high`` downwards for the first message whose ``uid`` is that of its text (`height`); all below are current.
 #
 # Removed messages are not found, since every result is looked up among the messages. Their texts are removed a few at a
-# time (`Index.step`).
+# time (`Index.step`), or when another message with their id is added.
 
 SUFFIX = "-search"
 VERSION = 1
 #: The columns of ``words``.
 COLUMNS = ("sender", "recipients", "cc", "bcc", "reply_to", "subject", "message_id", "header", "text")
+CREATE_WORDS = f"""
+CREATE VIRTUAL TABLE found.words USING fts5({", ".join(COLUMNS)}, tokenize='trigram case_sensitive 1', columnsize=0)
+"""
 TABLES = (
     # With ``complete`` = 0 a message has no row in ``words``, and fulfils every condition until it is read.
     "CREATE TABLE found.texts (id INTEGER PRIMARY KEY, uid TEXT NOT NULL, files INTEGER NOT NULL, complete INTEGER NOT NULL)",
     "CREATE INDEX found.incomplete ON texts (id) WHERE complete = 0",
-    f"""
-    CREATE VIRTUAL TABLE found.words USING fts5({", ".join(COLUMNS)}, tokenize='trigram case_sensitive 1', columnsize=0)
-    """,
-    "CREATE TABLE found.progress (high INTEGER NOT NULL, checked INTEGER NOT NULL)",
-    "INSERT INTO found.progress VALUES (0, 0)",
+    CREATE_WORDS,
+    "CREATE TABLE found.progress (high INTEGER NOT NULL)",
+    "INSERT INTO found.progress VALUES (0)",
     f"PRAGMA found.user_version = {VERSION}",
 )
 #: The columns in which the term of a name is looked for.
@@ -96,6 +98,8 @@ MAX_TEXT = 1 << 20
 #: Messages, and their octets, that are added in one transaction; ids that are checked, and texts that are removed.
 ADDED, ADDED_OCTETS, CHECKED, REMOVED = 32, 1 << 20, 2000, 32
 
+#: Octets of the index that are kept in memory.
+CACHE = 1 << 24
 #: Seconds after which it is looked for messages that another process has removed.
 CHECK_INTERVAL = 600
 # The order of the joins is fixed: the table of trigrams returns its rows in the order of their ids.
@@ -201,9 +205,10 @@ class Index:
         """Return the connection, or None if there can be no index."""
         if (file := file_id(self._database)) != self._file:  # the database was moved or removed
             self.close()
+            self._file = file
         if self._db is None and not self._broken:
             try:
-                self._db, self._file = self._connect(), file
+                self._db = self._connect()
             except (OSError, sqlite3.Error, ValueError):  # without FTS5, or a directory that cannot be written to
                 self._broken = True
         return self._db
@@ -219,6 +224,7 @@ class Index:
             db.execute("PRAGMA found.journal_mode = WAL")
             db.execute("PRAGMA found.synchronous = NORMAL")
             db.execute("PRAGMA found.secure_delete = FAST")
+            db.execute(f"PRAGMA found.cache_size = {-CACHE >> 10}")
             (version,) = db.execute("PRAGMA found.user_version").fetchone()
             if version != VERSION:
                 if db.execute("SELECT 1 FROM found.sqlite_master").fetchone():
@@ -234,6 +240,7 @@ class Index:
 
     def close(self) -> None:
         """Close the connection. It is opened again when it is needed."""
+        self._broken = False
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
@@ -266,8 +273,8 @@ class Index:
     def _add(self, db: sqlite3.Connection) -> bool:
         current = height(db)
         (high,) = db.execute("SELECT high FROM found.progress").fetchone()
-        if high > current:  # the messages above were removed, and their ids may have been used again
-            remove(db, ids_of(db.execute("SELECT id FROM found.texts WHERE id > ?", [current])))
+        if high > current == 0:  # all messages were removed; one by one would take a minute for 100,000 texts
+            clear(db)
         octets = 0
         rows = db.execute(
             "SELECT id, uid FROM message_rows WHERE id > ? ORDER BY id LIMIT ?", [current, ADDED]
@@ -314,14 +321,15 @@ class Index:
 
     def height(self) -> int | None:
         """Return the ``id`` up to which the index has all messages, or None if there is no index."""
-        return self._ask(height, None)
+        return self._ask(height)
 
     def find(
         self, plan: Plan, where: Condition, low: int, high: int, *, reverse: bool, most: int
-    ) -> list[tuple[int, bool]]:
+    ) -> list[tuple[int, bool]] | None:
         """Return the ids between ``low`` and ``high``, without these two, of messages that may fulfil a query.
 
-        The second of each pair is true if it is known that they do. ``where`` is a condition on ``message_rows``.
+        The second of each pair is true if it is known that they do. ``where`` is a condition on ``message_rows``. None means
+        that the index cannot be read.
         """
         order = "DESC" if reverse else "ASC"
 
@@ -339,7 +347,7 @@ class Index:
                 found += [(message, plan.exact and condition is plan.condition) for message in ids_of(rows)]
             return sorted(found, reverse=reverse)[:most]
 
-        return self._ask(work, [])
+        return self._ask(work)
 
     def count(self, plan: Plan, where: Condition, high: int) -> int | None:
         """Return the number of messages up to ``high`` that fulfil a query, or None if that is not known exactly."""
@@ -350,20 +358,20 @@ class Index:
             statement = f"SELECT count(*) {plan.source} WHERE {plan.condition} AND {where[0]} AND texts.id <= ?"
             return int(db.execute(statement, [*plan.values, *where[1], high]).fetchone()[0])
 
-        return self._ask(work, None)
+        return self._ask(work)
 
-    def _ask(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """Return what ``work`` returns for the connection, or ``otherwise`` if there is no index or it is damaged."""
+    def _ask(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Return what ``work`` returns for the connection, or None if there is no index or it cannot be read."""
         db = self.open()
         if db is None:
-            return otherwise
+            return None
         try:
             db.execute("BEGIN")
             return work(db)
         except sqlite3.DatabaseError as error:
             if not isinstance(error, sqlite3.OperationalError):
                 self.discard()
-            return otherwise
+            return None
         finally:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
@@ -387,7 +395,11 @@ def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
     for part in content.parts():
         files |= FILES["attachment"] * part.is_attachment | FILES["inline"] * part.is_inline
     text = text_of(content)
-    db.execute("INSERT OR REPLACE INTO found.texts VALUES (?, ?, ?, ?)", [message, stored.id, files, text is not None])
+    if db.execute(
+        "SELECT 1 FROM found.texts WHERE id = ?", [message]
+    ).fetchone():  # of a message with the same id before
+        remove(db, [message])
+    db.execute("INSERT INTO found.texts VALUES (?, ?, ?, ?)", [message, stored.id, files, text is not None])
     if text is not None:
         columns = (
             fold(stored.sender) + "\n" + content.fields("From", "Sender"),
@@ -422,6 +434,12 @@ def text_of(content: Content) -> str | None:
         if size > MAX_TEXT:
             return None
     return "".join(found)
+
+
+def clear(db: sqlite3.Connection) -> None:
+    """Remove all messages from the index."""
+    for statement in ("DROP TABLE found.words", CREATE_WORDS, "DELETE FROM found.texts"):
+        db.execute(statement)
 
 
 def remove(db: sqlite3.Connection, ids: Sequence[int]) -> None:

@@ -371,7 +371,14 @@ class SQLite(Store["SQLiteSpool"]):
             if last is not None:
                 low, above = (low, min(above, last)) if reverse else (last, above)
             find = partial(self._index.find, plan, where, low, above, reverse=reverse, most=size)
-            if not (found := await self._in_index(find)):
+            found = await self._in_index(find)
+            if found is None:  # the index cannot be read any more
+                left = f"{where[0]} AND id > ? AND id < ?", (*where[1], low, above)
+                async with aclosing(self._scan(left, None, reverse=reverse)) as rest:
+                    async for each in rest:
+                        yield each
+                return
+            if not found:
                 return
             ids = json.dumps([message for message, _ in found])
             rows = await self._read(

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from smtp_trio import stores
-from smtp_trio.stores import Query, SQLite, Stored, _sqlite_index
+from smtp_trio.stores import Query, SQLite, Stored, _sqlite_index, sqlite
 from smtp_trio.stores._sqlite_index import SUFFIX, Plan
 
 WORDS = (
@@ -203,6 +203,35 @@ async def test_index_is_private_and_can_be_removed_or_damaged(tmp_path: Path) ->
             for _ in range(3):
                 assert await search(store, "invoice") == [uid]
                 assert await search(store, "nothing") == []
+
+
+async def test_index_that_fails_during_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the messages is found without it, and none twice."""
+    monkeypatch.setattr(sqlite, "FIRST_PAGE", 3)
+    for reverse in (False, True):
+        async with SQLite(tmp_path / f"{reverse}.db") as store:
+            ids = [await add(store, b"Subject: invoice\r\n\r\n") for _ in range(10)]
+            await index_all(store)
+            found = []
+            async for entry in store.search("invoice", reverse=reverse):
+                found.append(entry.id)
+                if len(found) == 2:
+                    assert store._index._db is not None
+                    store._index._db.execute("DROP TABLE found.words")
+            assert found == (ids[::-1] if reverse else ids)
+
+
+async def test_all_messages_are_removed(tmp_path: Path) -> None:
+    async with SQLite(tmp_path / "mail.db") as store:
+        for n in range(3):
+            ids = [await add(store, b"Subject: number %d\r\n\r\n" % n) for _ in range(10)]
+            await index_all(store)
+            assert await search(store, f'"number {n}"') == ids[::-1]
+            await store.remove(ids)
+            assert await search(store, "number") == []
+            await index_all(store)
+        assert store._index._db is not None
+        assert store._index._db.execute("SELECT count(*) FROM found.words").fetchone() == (0,)
 
 
 async def test_index_that_cannot_be_created(tmp_path: Path) -> None:
