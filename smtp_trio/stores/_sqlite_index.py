@@ -104,6 +104,8 @@ CACHE = 1 << 24
 CHECK_INTERVAL = 600
 # The order of the joins is fixed: the table of trigrams returns its rows in the order of their ids.
 WORDS = "FROM found.words CROSS JOIN found.texts ON texts.id = words.rowid CROSS JOIN message_rows ON message_rows.id = texts.id"
+# Without a phrase all texts are compared, except those of messages that other conditions exclude.
+ALL_WORDS = "FROM message_rows CROSS JOIN found.texts ON texts.id = message_rows.id CROSS JOIN found.words ON words.rowid = texts.id"
 TEXTS = "FROM found.texts CROSS JOIN message_rows ON message_rows.id = texts.id"
 INSERT = f"INSERT INTO found.words (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 GONE = """
@@ -159,9 +161,11 @@ class Plan:
             values.insert(0, " AND ".join(phrases))
         if not conditions:
             return None
-        in_words = bool(phrases or values)
-        source = (WORDS, "words.rowid") if in_words else (TEXTS, "texts.id")
-        return cls(*source, " AND ".join([*conditions, "complete = 1"]), tuple(values), exact)
+        if phrases:
+            source, key = WORDS, "words.rowid"
+        else:
+            source, key = (ALL_WORDS, "message_rows.id") if values else (TEXTS, "texts.id")
+        return cls(source, key, " AND ".join([*conditions, "complete = 1"]), tuple(values), exact)
 
 
 def text_to_find(term: Term) -> str | None:
