@@ -173,7 +173,8 @@ def test_no_line_of_an_included_program_is_cut_off() -> None:
 PUBLIC = (
     "smtp_trio", "smtp_trio.policies", "smtp_trio.recipients", "smtp_trio.credentials", "smtp_trio.stores", "smtp_trio.testing",
     "smtp_trio.testing.strategies", "smtp_trio.protocol",
-    "smtp_trio.protocol.extensions", "smtp_trio.protocol.sasl", "smtp_trio.routing", "smtp_trio.relay", "smtp_trio.conform",
+    "smtp_trio.protocol.extensions", "smtp_trio.protocol.sasl", "smtp_trio.routing", "smtp_trio.relay", "smtp_trio.tracing",
+    "smtp_trio.conform",
 )  # fmt: skip
 DIRECTIVE = re.compile(
     r"^\.\. (?P<module>(?:current)?module):: (\S+)|^\.\. (?:auto\w+|data):: ([\w.]+(?:\n +[\w.]+)*)", re.MULTILINE

@@ -25,7 +25,7 @@ LAYERS: list[list[str]] = [
     ["_server", "_client"],
     ["policies", "routing", "credentials"],
     ["recipients"],
-    ["stores"],
+    ["stores", "tracing"],
     ["dsn"],
     ["relay"],
     ["testing"],

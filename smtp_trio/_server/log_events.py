@@ -9,6 +9,8 @@ from string import Formatter
 
 from attrs import Factory, field, frozen
 
+from .trace_context import trace_id
+
 # How the log is made
 #
 # Everything that the package logs is an event of the table below; nothing else in the package calls a logger. An event
@@ -184,8 +186,11 @@ class Event:
                 values.update(known)
             fields = {name: values[name] for name in self.fields}
             assert len(fields) == len(values), f"{self.name} has no field {', '.join(values.keys() - fields.keys())}"
+            text = self.text
+            if (trace := trace_id()) is not None:
+                text, fields["trace"] = f"{text} trace={{trace}}", trace
             extra = {"event": self.name, "fields": fields}
-            self.logger.log(level, Entry(self.text, fields), exc_info=exc_info, extra=extra, stacklevel=2)
+            self.logger.log(level, Entry(text, fields), exc_info=exc_info, extra=extra, stacklevel=2)
 
 
 # --- the events ---------------------------------------------------------------------------------------------------

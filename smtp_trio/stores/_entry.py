@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import Factory, asdict, field, frozen
 
+from .._server.trace_context import traceparent
 from ._params import format_params
 
 if TYPE_CHECKING:
     from .._server.session import Session
     from .._types import Envelope
+
+
+#: The keyword under which ``mail_params`` has the trace context. It is not that of an extension, so MAIL with it is refused,
+#: and `parse_stored_params` leaves it out.
+TRACE = "TRACEPARENT"
 
 
 @frozen(kw_only=True)
@@ -60,7 +66,7 @@ class Entry:
             received=session.server.now(),
             sender=envelope.sender.raw,
             recipients=tuple(rcpt.recipient.raw for rcpt in envelope.rcpts),
-            mail_params=format_params(envelope.params),
+            mail_params=with_trace(format_params(envelope.params)),
             rcpt_params=tuple(format_params(rcpt.params) for rcpt in envelope.rcpts),
             peer=session.peer.host or session.peer.kind,
             helo=session.hello.domain if session.hello else None,
@@ -68,6 +74,15 @@ class Entry:
             tls=f"{session.tls.version} {session.tls.cipher}" if session.tls else None,
             auth=session.user,
         )
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context in which the message was received, as the W3C defines it; None without tracing.
+
+        It is kept as a parameter in ``mail_params``, which no client can send.
+        """
+        words = (word.partition("=") for word in self.mail_params.split(" "))
+        return next((value for keyword, _, value in words if keyword == TRACE), None)
 
     @property
     def received_at(self) -> str:
@@ -86,6 +101,12 @@ class Stored(Entry):
     def with_message(cls, entry: Entry, message: bytes) -> Stored:
         """Return an entry with its octets."""
         return cls(**asdict(entry, recurse=False), message=message)
+
+
+def with_trace(params: str) -> str:
+    """Return parameters with the current trace context, if there is one."""
+    parent = traceparent.get()
+    return params if parent is None else f"{params} {TRACE}={parent}".lstrip()
 
 
 def json_fields(entry: Entry) -> dict[str, object]:
