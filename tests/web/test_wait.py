@@ -245,6 +245,28 @@ async def test_messages_that_arrive_faster_than_they_are_compared_are_found(
         assert subjects(found[0]) == ["wanted"]
 
 
+async def test_message_that_is_removed_before_it_is_compared_is_passed_over(autojump_clock: Clock) -> None:
+    class Dropping(Memory):
+        async def get(self, id: str) -> Stored:
+            await self.remove([dropped])
+            return await super().get(id)
+
+    async with Dropping() as store, client(app(None, store)) as http:
+        found = []
+
+        async def wait() -> None:
+            found.append(await http.get("/api/wait?query=x&timeout=60"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(1)
+            dropped = await add(store, "dropped")
+            await trio.sleep(1)
+            assert not found
+            await add(store, "kept")
+        assert subjects(found[0]) == ["kept"]
+
+
 async def test_number_of_requests_that_wait_is_bounded(
     autojump_clock: Clock, store: Memory, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
