@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from smtp_trio.policies import Layer
 from smtp_trio.testing._faults.grammar import GRAMMAR, RULE_MODIFIERS, SCOPE_MODIFIERS
 from smtp_trio.testing._faults.values import KINDS, PLACES
 
@@ -26,10 +27,15 @@ def code(text: str) -> str:
     return f"``{text}``"
 
 
+def name_of(cls: type) -> str:
+    """Return the name of a class for a reference."""
+    return f"~smtp_trio.policies.{cls.__name__}" if issubclass(cls, Layer) else cls.__name__
+
+
 def pages() -> dict[Path, str]:
     """Return the text that the file should have."""
     kinds = [
-        (code(row.usage), f":class:`{row.cls.__name__}`", row.description, code(row.example))
+        (code(row.usage), f":class:`{name_of(row.cls)}`", row.description, code(row.example))
         for row in GRAMMAR
         if row.in_server
     ]

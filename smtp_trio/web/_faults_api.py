@@ -62,9 +62,7 @@ def describe(rule: ActiveRule) -> dict[str, Any]:
 def rules_of(context: Context) -> FaultRules:
     """Return the rules, or raise ApiError if the server has none."""
     if context.faults is None:
-        raise ApiError(
-            404, "there are no fault rules here: they act in the process that serves, and not in its workers"
-        )
+        raise ApiError(404, "there are no fault rules here: if worker processes serve, each has those of --fault")
     rules: FaultRules = context.faults
     return rules
 

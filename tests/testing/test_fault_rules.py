@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -41,9 +43,11 @@ from smtp_trio.testing import (
     Policy,
     Scope,
     ScopedRule,
+    TestServer,
     bounded_stream_pair,
     deterministic,
     open_memory_server,
+    open_test_server,
 )
 from smtp_trio.testing.strategies import fault_scripts
 
@@ -577,7 +581,7 @@ async def test_hooks_are_skipped_while_there_are_no_rules(autojump_clock: MockCl
         await client.noop()
         await client.aclose()
         await wait_all_tasks_blocked()
-        assert rules._script.sessions == {}
+        assert not rules._script.sessions
 
 
 async def test_hooks_of_other_layers_are_not_skipped() -> None:
@@ -650,3 +654,52 @@ def test_rules_act_as_in_a_script(script: Faults) -> None:
     assert conversation(rules.hooks(live), live) == conversation(script.hooks(fixed), fixed)
     unused = [each.rule for each in rules if not each.acted]
     assert unused == list(script.unused)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tls", [False, True])
+async def test_rules_come_and_go_while_messages_arrive(tls: bool) -> None:
+    """Streams are wrapped in the middle of sessions on sockets, and no octet is lost or changed."""
+    rules, inbox, random = FaultRules(), Inbox(), Random(1)
+    harmless = (
+        "trickle 7 octets every 0s",
+        "throttle 1G",
+        "delay anywhere 0s always",
+        "coalesce 2 within 1ms",
+        "omit X",
+    )
+    sent: list[bytes] = []
+    acted: Counter[str] = Counter()
+
+    async def send(server: TestServer, number: int) -> None:
+        for _ in range(3):
+            async with server.client() as client:
+                assert (client.tls is not None) == tls
+                for _ in range(4):
+                    message = (
+                        b"Subject: %d\r\n\r\n" % len(sent)
+                        + random.randbytes(random.choice([3, 3000, 90_000])).hex().encode()
+                    )
+                    sent.append(message + b"\r\n")
+                    await client.send(ME, [f"test{number}@mx.test"], sent[-1])
+
+    async def change() -> None:
+        while True:
+            if len(rules) > 3:
+                removed = random.choice(list(rules))
+                rules.remove(removed.id)
+                acted[removed.kind] += removed.acted
+            elif text := random.choice(harmless):
+                everybody = text.startswith("omit") or random.random() < 0.5
+                rules.add(text, recipient=None if everybody else f"test{random.randrange(8)}@mx.test")
+            for _ in range(random.randrange(20)):
+                await trio.lowlevel.checkpoint()
+
+    async with open_test_server(rules.hooks(inbox), tls=tls) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        async with trio.open_nursery() as clients:
+            for number in range(8):
+                clients.start_soon(send, server, number)
+        nursery.cancel_scope.cancel()
+    assert sorted(mail.raw for mail in inbox) == sorted(sent)
+    assert all(acted[text.split()[0]] > 0 for text in harmless[:4])

@@ -177,9 +177,10 @@ GRAMMAR: tuple[Row, ...] = (
 BY_WORD = {row.word: row for row in GRAMMAR}
 BY_CLASS: dict[type, Row] = {row.cls: row for row in GRAMMAR}
 #: What may follow the words of a rule; and what of that a policy may have.
+ALWAYS = ", ".join(row.word for row in GRAMMAR if row.defaults.get("times") == 0)
 RULE_MODIFIERS = (
     ("nth N", "It acts from the Nth time on that it could."),
-    ("once, twice, N times, always", "How often it acts; without a word once, where the table does not say otherwise."),
+    ("once, twice, N times, always", f"How often it acts: once without such a word, and always for {ALWAYS}."),
     ("by client", "The side with the fault is the client, in the scripts of Python only."),
 )
 SCOPE_MODIFIERS = (

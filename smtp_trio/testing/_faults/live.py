@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from weakref import WeakKeyDictionary
 
 import trio
 from attrs import evolve, frozen
@@ -57,7 +58,7 @@ class LiveScript(Script):
         #: The policies in their order.
         self.policies: dict[PolicyEntry, None] = {}
         #: The sessions that run, with the layer of each.
-        self.sessions: dict[Session, LiveDecisions] = {}
+        self.sessions: WeakKeyDictionary[Session, LiveDecisions] = WeakKeyDictionary()
 
     def use(self, entry: Entry | PolicyEntry) -> None:
         """Use a rule or policy, from the next command of each session on."""
@@ -79,7 +80,7 @@ class LiveScript(Script):
 
     def _skip(self, was_idle: bool) -> None:
         if was_idle != self.idle:
-            for session, layer in self.sessions.items():
+            for session, layer in list(self.sessions.items()):
                 layer.skip(session)
 
     @property
