@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 # compares, folded as it compares them, in an FTS5 table of trigrams. A phrase of trigrams is a substring, which is what a
 # term of a query is; so the answer of the table is that of `Query`, in every language.
 #
-# It is a file of its own, so that it costs nothing when a message is stored: it is written when somebody searches, by another
-# connection, and no transaction of the store waits for it. It can be removed at any time, and is made again. Nothing in it
-# is needed for anything else, so it is not flushed.
+# It is a file of its own, so that it costs nothing when a message is stored: it is written by searches and by
+# `SQLite.maintain`, with another connection, and no transaction of the store waits for it. It can be removed at any time, and
+# is made again. Nothing in it is needed for anything else, so it is not flushed.
 #
 # Messages are added in the order of their ``id``, up to ``high``. A search reads the messages above it as it would
 # without an index, and asks the index for the others. So its result never depends on how far the index is, or on
@@ -203,7 +203,6 @@ class Index:
         self._broken = False
         self._checked: int | None = 0
         self._next_check = 0.0
-        self._removals = False
 
     def open(self) -> sqlite3.Connection | None:
         """Return the connection, or None if there can be no index."""
@@ -300,7 +299,7 @@ class Index:
         if self._checked is None:
             if time.monotonic() < self._next_check:
                 return False
-            self._checked, self._removals = 0, False
+            self._checked = 0
         ids = ids_of(
             db.execute("SELECT id FROM found.texts WHERE id > ? ORDER BY id LIMIT ?", [self._checked, CHECKED])
         )
@@ -313,15 +312,9 @@ class Index:
         self._checked = gone[-1] if len(gone) == REMOVED else ids[-1]
         return True
 
-    @property
-    def has_removals(self) -> bool:
-        """True if messages were removed, and a step has not looked for them yet."""
-        return self._removals and not self._broken
-
     def note_removal(self) -> None:
         """Note that messages were removed: the next steps look for them."""
         self._next_check = 0.0
-        self._removals = os.path.exists(self.path)
 
     def height(self) -> int | None:
         """Return the ``id`` up to which the index has all messages, or None if there is no index."""

@@ -126,8 +126,11 @@ PIECE = 1 << 17
 
 #: The number of entries that an iteration reads first. Most pages of lists are no longer.
 FIRST_PAGE = 64
-#: How many times a search adds messages to the index; and the seconds after a search in which `SQLite.maintain` does.
-INDEX_STEPS, INDEX_TIME = 2, 600
+#: How many times a search adds messages to the index; and the seconds after a search in which `SQLite.maintain` does so without
+#: a pause. At other times the pause is as long as the work, or so many times longer if messages were stored meanwhile.
+INDEX_STEPS, INDEX_TIME, INDEX_SLOWLY = 2, 600, 20
+#: Seconds until it is looked again for messages that are not in the index.
+INDEX_PAUSE = 1.0
 
 #: What to do about a file that cannot be opened as a database, by the code of the error.
 REMEDIES = {
@@ -406,11 +409,20 @@ class SQLite(Store["SQLiteSpool"]):
         return await run_in_thread(work, limiter=self._indexing)
 
     async def maintain(self) -> None:
-        """Keep the search index complete while somebody searches, until it is cancelled."""
+        """Keep the search index complete, until it is cancelled: fast while somebody searches, and slowly while mail comes in."""
+        if not self.create:
+            await trio.sleep_forever()
         while True:
-            wanted = trio.current_time() - self._searched < INDEX_TIME or self._index.has_removals
-            if not (wanted and await self._in_index(self._index.step)):
-                await trio.sleep(1)
+            commits, started = self._changes, trio.current_time()
+            more = await self._in_index(self._index.step)
+            took = trio.current_time() - started
+            if not more:
+                pause = INDEX_PAUSE
+            elif started - self._searched < INDEX_TIME:
+                pause = 0.0
+            else:
+                pause = took * (INDEX_SLOWLY if self._changes > commits else 1)
+            await trio.sleep(pause)
 
     async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
         """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
