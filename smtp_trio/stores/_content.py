@@ -272,9 +272,13 @@ def field_values(message: bytes, *names: str) -> list[str]:
     return [decode_subject(each[1]) for name in names for each in field_pattern(name).finditer(header)]
 
 
-def header_fields(message: bytes) -> Iterator[tuple[str, str]]:
-    """Iterate over the names and the decoded values of the fields in the header of a message."""
+def header_fields(message: bytes, prefix: bytes = b"") -> Iterator[tuple[str, str]]:
+    """Iterate over the names and the decoded values of the fields in the header of a message.
+
+    ``prefix`` is the beginning of their names, in lower case.
+    """
     start = message[:HEADER_OCTETS]
     found = HEADER_END.search(start)
     for name, value in ANY_FIELD.findall(start[: found.end()] if found else start):
-        yield name.decode("ascii"), decode_subject(value)
+        if name.lower().startswith(prefix):
+            yield name.decode("ascii"), decode_subject(value)

@@ -15,7 +15,7 @@ from ..protocol.arguments import check_type
 from ._content import CHUNK, Part, field_values, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ._entry import Entry, Stored
 
@@ -66,9 +66,9 @@ class Content:
             self._texts = [fold(text) for part in self.parts() for text in (part.filename, "".join(part.chunks()))]
         return any(needle in text for text in self._texts)
 
-    def texts(self) -> Iterator[str]:
-        """Iterate over pieces of the texts in which `text_contains` looks, in lines of their own."""
-        for part in self.parts():
+    def texts(self, parts: Iterable[Part]) -> Iterator[str]:
+        """Iterate over pieces of the texts in which `text_contains` looks, each text in a line of its own."""
+        for part in parts:
             yield f"{fold(part.filename)}\n"
             if len(self.octets) <= CHUNK:
                 yield fold("".join(part.chunks()))

@@ -19,6 +19,7 @@ from ._sqlite_reading import connect_to_read, find_message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ._content import Part
     from ._entry import Stored
     from ._query import Query, Term
     from ._spool import T
@@ -388,10 +389,10 @@ def height(db: sqlite3.Connection) -> int:
 def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
     """Add a message to the index."""
     content = Content(stored.message, complete=True)
-    files = 0
-    for part in content.parts():
+    files, parts = 0, tuple(content.parts())
+    for part in parts:
         files |= FILES["attachment"] * part.is_attachment | FILES["inline"] * part.is_inline
-    text = text_of(content)
+    text = text_of(content, parts)
     if db.execute(
         "SELECT 1 FROM found.texts WHERE id = ?", [message]
     ).fetchone():  # of a message with the same id before
@@ -406,9 +407,7 @@ def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
             content.fields("Reply-To"),
             content.fields("Subject") if stored.subject is None else fold(stored.subject),
             content.fields("Message-ID"),
-            "".join(
-                own_field(*each) for each in header_fields(stored.message) if each[0].lower().startswith(OWN_FIELD)
-            ),
+            "".join(own_field(*each) for each in header_fields(stored.message, OWN_FIELD.encode())),
             text,
         )
         db.execute(INSERT, [message, *map(with_pairs, map(encodable, columns))])
@@ -422,10 +421,10 @@ def with_pairs(text: str) -> str:
     return f"{text}\n{''.join(f'{pair}{PAIR}' for pair in pairs)}" if pairs else text
 
 
-def text_of(content: Content) -> str | None:
+def text_of(content: Content, parts: Sequence[Part]) -> str | None:
     """Return the texts of a message in which a word is looked for, or None if they are too long."""
     found, size = [], 0
-    for text in content.texts():
+    for text in content.texts(parts):
         found.append(text)
         size += len(text)
         if size > MAX_TEXT:
