@@ -388,29 +388,39 @@ def height(db: sqlite3.Connection) -> int:
 
 def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
     """Add a message to the index."""
+    try:
+        files, columns = columns_of(stored)
+    except Exception:  # a fault in the parser must not keep other messages out of the index
+        files, columns = 0, None
+    if db.execute(
+        "SELECT 1 FROM found.texts WHERE id = ?", [message]
+    ).fetchone():  # of a message with the same id before
+        remove(db, [message])
+    db.execute("INSERT INTO found.texts VALUES (?, ?, ?, ?)", [message, stored.id, files, columns is not None])
+    if columns is not None:
+        db.execute(INSERT, [message, *map(with_pairs, map(encodable, columns))])
+
+
+def columns_of(stored: Stored) -> tuple[int, Sequence[str] | None]:
+    """Return the files of a message, and its columns in ``words``, or None if its text is too long."""
     content = Content(stored.message, complete=True)
     files, parts = 0, tuple(content.parts())
     for part in parts:
         files |= FILES["attachment"] * part.is_attachment | FILES["inline"] * part.is_inline
     text = text_of(content, parts)
-    if db.execute(
-        "SELECT 1 FROM found.texts WHERE id = ?", [message]
-    ).fetchone():  # of a message with the same id before
-        remove(db, [message])
-    db.execute("INSERT INTO found.texts VALUES (?, ?, ?, ?)", [message, stored.id, files, text is not None])
-    if text is not None:
-        columns = (
-            fold(stored.sender) + "\n" + content.fields("From", "Sender"),
-            "\n".join([*map(fold, stored.recipients), content.fields("To")]),
-            content.fields("Cc"),
-            content.fields("Bcc"),
-            content.fields("Reply-To"),
-            content.fields("Subject") if stored.subject is None else fold(stored.subject),
-            content.fields("Message-ID"),
-            "".join(own_field(*each) for each in header_fields(stored.message, OWN_FIELD.encode())),
-            text,
-        )
-        db.execute(INSERT, [message, *map(with_pairs, map(encodable, columns))])
+    if text is None:
+        return files, None
+    return files, (
+        fold(stored.sender) + "\n" + content.fields("From", "Sender"),
+        "\n".join([*map(fold, stored.recipients), content.fields("To")]),
+        content.fields("Cc"),
+        content.fields("Bcc"),
+        content.fields("Reply-To"),
+        content.fields("Subject") if stored.subject is None else fold(stored.subject),
+        content.fields("Message-ID"),
+        "".join(own_field(*each) for each in header_fields(stored.message, OWN_FIELD.encode())),
+        text,
+    )
 
 
 def with_pairs(text: str) -> str:

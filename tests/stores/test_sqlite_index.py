@@ -221,6 +221,25 @@ async def test_index_that_fails_during_a_search(tmp_path: Path, monkeypatch: pyt
             assert found == (ids[::-1] if reverse else ids)
 
 
+async def test_message_that_cannot_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read by each search, as without an index, and the others are in the index."""
+
+    def columns_of(stored: Stored) -> object:
+        if stored.subject == "invoice 1":
+            raise LookupError
+        return original(stored)
+
+    original = _sqlite_index.columns_of
+    monkeypatch.setattr(_sqlite_index, "columns_of", columns_of)
+    async with SQLite(tmp_path / "mail.db") as store:
+        ids = [await add(store, b"Subject: invoice %d\r\n\r\n" % n) for n in range(3)]
+        await index_all(store)
+        assert await search(store, "subject:invoice") == ids[::-1]
+        assert await store.count("subject:invoice") == 3
+        assert await search(store, '"invoice 1"') == [ids[1]]
+        assert await search(store, '"invoice 2"') == [ids[2]]
+
+
 async def test_all_messages_are_removed(tmp_path: Path) -> None:
     async with SQLite(tmp_path / "mail.db") as store:
         for n in range(3):
