@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from .. import __version__
 from ._context import Context
-from ._operation import MAX_LENGTH, Json, Operation, Parameter, Schema
+from ._operation import Json, Operation, Parameter, Schema
 
 ERROR: Schema = {
     "type": "object",
@@ -81,8 +81,8 @@ def describe(operation: Operation) -> dict[str, Any]:
 def describe_parameter(parameter: Parameter) -> dict[str, Any]:
     """Return the description of a parameter."""
     schema = dict(parameter.schema)
-    if schema["type"] == "string" and "enum" not in schema:
-        schema.setdefault("maxLength", MAX_LENGTH)
+    if schema["type"] == "string" and "enum" not in schema and parameter.max_length is not None:
+        schema["maxLength"] = parameter.max_length
     return {
         "name": parameter.name,
         "in": parameter.place,

@@ -34,7 +34,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 NUMBER = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,15})?", re.ASCII)
-#: Characters of a parameter, unless its schema says otherwise.
+#: Characters of a parameter in the query string, unless its schema says otherwise.
 MAX_LENGTH = 512
 #: Octets of the JSON in the body of a request.
 MAX_BODY = 1 << 20
@@ -72,6 +72,12 @@ class Parameter:
     schema: Schema = TEXT
     required: bool = False
 
+    @property
+    def max_length(self) -> int | None:
+        """The number of characters of a string at most; None for one in the path, which the length of URLs bounds."""
+        length: int | None = self.schema.get("maxLength", MAX_LENGTH if self.place == "query" else None)
+        return length
+
     def parse(self, text: str) -> object:
         """Return the value of a parameter. Raises `ApiError` for an invalid one."""
         kind = self.schema["type"]
@@ -100,8 +106,8 @@ class Parameter:
             raise self._error(f"must be one of {', '.join(self.schema['enum'])}, got {text[:100]!r}")
         if len(text) < self.schema.get("minLength", 0):
             raise self._error("must not be empty")
-        if len(text) > (limit := self.schema.get("maxLength", MAX_LENGTH)):
-            raise self._error(f"must have at most {limit} characters, got {len(text)}")
+        if self.max_length is not None and len(text) > self.max_length:
+            raise self._error(f"must have at most {self.max_length} characters, got {len(text)}")
         return text
 
     def _error(self, text: str) -> ApiError:
