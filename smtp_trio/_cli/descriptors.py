@@ -11,6 +11,8 @@ PER_SESSION = 3
 #: What is not a session's: connections that are accepted to be refused with 421, and the listeners, the log, the
 #: directories and the database of the store, the password file, the event loop and the name service.
 RESERVE = 128
+#: With HTTP in the same process, one in so many descriptors is for its connections (`web._http.max_connections`).
+HTTP_SHARE = 4
 
 
 def raise_descriptor_limit() -> int:
@@ -24,12 +26,15 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def sessions_within(descriptors: int) -> int:
+def sessions_within(descriptors: int, *, http: bool = False) -> int:
     """Return how many sessions fit into this number of descriptors: `MAX_SESSIONS` at most, and at least 1.
+
+    ``http``: the process serves HTTP as well.
 
     With more sessions, messages would be refused that clients have sent, since their files could not be opened. A client
     that is refused with 421 before its session loses nothing.
     """
     if descriptors == resource.RLIM_INFINITY:
         return MAX_SESSIONS
+    descriptors -= descriptors // HTTP_SHARE if http else 0
     return max(1, min(MAX_SESSIONS, (descriptors - RESERVE) // PER_SESSION))

@@ -47,7 +47,8 @@ def make_server(
     auth = ANY_LOGIN if options.auth_accept_any else Auth()
     if accounts is not None:
         auth = Auth(required=not options.auth_optional, mechanisms=accounts.mechanisms)
-    limits = make_limits([("sessions", sessions_within(raise_descriptor_limit())), *options.limit])
+    sessions = sessions_within(raise_descriptor_limit(), http=options.http is not None)
+    limits = make_limits([("sessions", sessions), *options.limit])
     try:
         server = Server(
             hooks if recorder is None else recorder.hooks(hooks),

@@ -304,7 +304,8 @@ def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namesp
         log_events.LISTENING.log(address=format_address(each.socket))
     log_events.STORING.log(store=options.store.url)
     descriptors = raise_descriptor_limit()
-    if "sessions" not in dict(options.limit) and (sessions := sessions_within(descriptors)) < MAX_SESSIONS:
+    sessions = sessions_within(descriptors, http=options.http is not None)
+    if "sessions" not in dict(options.limit) and sessions < MAX_SESSIONS:
         log_events.FEW_DESCRIPTORS.log(descriptors=descriptors, sessions=sessions)
     if options.inbox:  # that is what it is for
         return

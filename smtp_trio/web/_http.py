@@ -58,11 +58,23 @@ MAX_WAITING, LARGE = 256 * 1024 * 1024, 1024 * 1024
 BODILESS = (204, 304)
 
 
+def max_connections() -> int:
+    """Return the number of connections: MAX_CONNECTIONS, or a quarter of the descriptors that the process may have."""
+    try:
+        import resource
+    except ImportError:  # on systems other than POSIX
+        return MAX_CONNECTIONS
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit // 4))
+
+
 @define(eq=False)
 class Connections:
     """The open connections of a listener."""
 
     app: ASGIApp
+    #: How many there may be.
+    limit: int = field(factory=max_connections)
     #: Octets of large responses that wait for their clients.
     waiting: int = 0
     #: The number of connections.
@@ -98,7 +110,7 @@ class Connections:
         """Return whether a connection that was counted may stay, for which an idle one may have to end."""
         if key is not None and self.by_peer[key] > MAX_PER_PEER:
             return False
-        if self.count > MAX_CONNECTIONS:
+        if self.count > self.limit:
             if not self.idle:
                 return False
             self.idle.popitem(last=False)[0].cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -329,3 +330,9 @@ async def test_a_client_that_resets_its_connection_does_no_harm(caplog: pytest.L
                 raw.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         assert (await http.get("/")).status_code == 200
     assert not caplog.records
+
+
+def test_connections_leave_descriptors_for_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    for descriptors, connections in ((1_000_000, 512), (1024, 256), (40, 10), (2, 1), (resource.RLIM_INFINITY, 512)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, number=descriptors: (number, number))
+        assert _http.max_connections() == connections
