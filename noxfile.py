@@ -115,7 +115,7 @@ def core(session: nox.Session) -> None:
 @nox.session(default=False, tags=["full", "serial"])
 def docs(session: nox.Session) -> None:
     """The pages in docs/_build/html, and the changelog's draft; a warning is an error."""
-    install(session, "-e", ".[redis,postgresql,http,web]", *group("docs"))  # documented from the source
+    install(session, "-e", ".[redis,postgresql,http,web,otel]", *group("docs"))  # documented from the source
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs)
     session.run("towncrier", "build", "--draft")
 

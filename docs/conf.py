@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"Secret|Role"),
     (r"py:class", r"datetime"),  # in an annotation: the class and the module have one name
     # Names of libraries that the pages do not link to.
-    (r"py:.*", r"(attr|trustme|hypothesis)\..*"),
+    (r"py:.*", r"(attr|trustme|hypothesis|opentelemetry)\..*"),
     # The sums over workers, which only `smtp-trio serve` makes.
     (r"py:class", r"Snapshot"),
     # Hypothesis is an optional dependency.
