@@ -20,6 +20,7 @@ from .options import UsageError, describe_listen_error, read_password
 
 if TYPE_CHECKING:
     from .._server.server import Server
+    from ..relay import Relay
     from ..stores import Store
     from ..testing import FaultRules
     from ..web import Recorder
@@ -67,6 +68,7 @@ class HttpListener:
         store: Store[Any],
         *,
         workers: Workers | None = None,
+        relay: Relay | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled; ``nursery.start`` returns the URL. ``server`` is None if ``workers`` serve."""
@@ -74,7 +76,7 @@ class HttpListener:
 
         of_workers = {} if workers is None else {"measure": workers.measure, "problem": workers.problem}
         async with trio.open_nursery() as nursery:
-            app = self._app(server, store, faults=self.faults, **of_workers)
+            app = self._app(server, store, faults=self.faults, relay=relay, **of_workers)
             url = await nursery.start(serve_listeners, app, self._listeners)
             log_events.HTTP_LISTENING.log(url=url)
             task_status.started(url)

@@ -183,7 +183,7 @@ async def serve(
                 stop = stop_all(server.stop, relay)
                 if http is not None:  # until the last session has ended, so that its state can be seen meanwhile
                     reloads = [*reloads, http.reload]
-                    url = await nursery.start(http.serve, server, options.store)
+                    url = await nursery.start(partial(http.serve, server, options.store, relay=relay))
                     if options.inbox:
                         log_events.INBOX_READY.log(address=format_address(listeners[0].socket), url=url)
                 nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager, options.grace)
@@ -263,7 +263,7 @@ async def supervise(
                 reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
                 if http is not None:
                     reloads.append(http.reload)
-                    await nursery.start(partial(http.serve, None, options.store, workers=workers))
+                    await nursery.start(partial(http.serve, None, options.store, workers=workers, relay=relay))
                 stop = stop_all(workers.stop, relay)
                 nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager, options.grace)
                 nursery.start_soon(manager.feed_watchdog)

@@ -83,7 +83,8 @@ class Snapshot:
 
     ``cpu_seconds`` and ``resident_bytes`` are the CPU time and the resident memory of the processes. ``hooks`` has the
     durations of each hook. ``waiting`` is the number of messages that wait for a commit. A limit is None if there is none.
-    ``workers`` is empty for a process that serves alone. Only the process with the HTTP listener knows ``store``.
+    ``workers`` is empty for a process that serves alone. Only the process with the HTTP listener knows ``store``,
+    and ``relay``, the numbers of `smtp_trio.relay.RelayStatistics`; without a relay that is None.
     """
 
     statistics: Statistics
@@ -97,6 +98,7 @@ class Snapshot:
     memory_limit: int | None = None
     workers: tuple[WorkerState, ...] = ()
     store: StoreNumbers | None = None
+    relay: Mapping[str, int] | None = None
 
     def to_json(self) -> Json:
         """Return the values in a form that JSON has."""
@@ -104,14 +106,14 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Snapshot:
-        """Return what `to_json` has been called for, without ``workers`` and ``store``."""
+        """Return what `to_json` has been called for, without ``workers``, ``store`` and ``relay``."""
         made = {
             "statistics": statistics_from_json(values["statistics"]),
             "hooks": {name: Distribution(**each) for name, each in values["hooks"].items()},
             "sessions": Distribution(**values["sessions"]),
             "commits": Distribution(**values["commits"]),
         }
-        return cls(**{**values, **made, "workers": (), "store": None})
+        return cls(**{**values, **made, "workers": (), "store": None, "relay": None})
 
     def ended(self) -> Snapshot:
         """Return the values of a process that has ended: it has counted the same, and holds nothing any more."""

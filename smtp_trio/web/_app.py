@@ -31,6 +31,7 @@ from ._security import Access, Guard
 
 if TYPE_CHECKING:
     from .._server.server import Server
+    from ..relay import Relay
     from ..stores import Store
 
 #: The modules with operations of the JSON API.
@@ -63,6 +64,7 @@ def app(
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     problem: Callable[[], str | None] | None = None,
+    relay: Relay | None = None,
     token: str | None = None,
     users: UsersFile | None = None,
     names: Iterable[str] = (),
@@ -75,6 +77,7 @@ def app(
     :param faults: the list of fault rules that can be changed.
     :param measure: returns what the metrics show, if they are not those of ``server`` alone.
     :param problem: returns why other processes do not accept mail, or None if they do; for `/readyz` without ``server``.
+    :param relay: the relay of the store, which the metrics show too.
     :param token: a secret that requests need, as a bearer token (RFC 6750) or as the password of any user (RFC 7617).
     :param users: users who have access with their passwords; the file must have been read.
     :param names: host names, with or without a port, that the application has besides ``localhost`` and IP addresses.
@@ -87,6 +90,7 @@ def app(
         faults=faults,
         measure=measure or measure_alone(server, store),
         problem=problem,
+        relay=relay,
     )
     return App(context, Access.of(token, users, names))
 

@@ -19,6 +19,7 @@ from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from .._server.server import Server
+    from ..relay import Relay
     from ..stores import Store
 
 
@@ -51,6 +52,8 @@ class Context:
     measure: Callable[[], Awaitable[Snapshot]] = Factory(
         lambda self: measure_alone(self.server, self.store), takes_self=True
     )
+    #: The relay of the store in this process, or None.
+    relay: Relay | None = None
     #: Reads the numbers of the store.
     store_gauge: StoreGauge = Factory(lambda self: StoreGauge(self.store), takes_self=True)
     #: The last hour.

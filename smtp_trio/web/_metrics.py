@@ -86,6 +86,11 @@ def stored(name: str) -> Callable[[Snapshot], Values]:
     return lambda snapshot: optional(getattr(snapshot.store, name, None))
 
 
+def relayed(name: str) -> Callable[[Snapshot], Values]:
+    """Return a function that reads a number of the relay."""
+    return lambda snapshot: optional((snapshot.relay or {}).get(name))
+
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         name="build_info",
@@ -207,6 +212,36 @@ METRICS: tuple[Metric, ...] = (
         kind="counter",
         text="Messages that a store in memory has dropped to make room.",
         read=stored("dropped"),
+    ),
+    Metric(
+        name="relay_relayed",
+        kind="counter",
+        text="Recipients whose message the next server has accepted; only with a relay.",
+        read=relayed("relayed"),
+    ),
+    Metric(
+        name="relay_deferred",
+        kind="counter",
+        text="Attempts after which a recipient has to be tried again.",
+        read=relayed("deferred"),
+    ),
+    Metric(
+        name="relay_undelivered",
+        kind="counter",
+        text="Recipients that the relay has given up.",
+        read=relayed("undelivered"),
+    ),
+    Metric(
+        name="relay_reports",
+        kind="counter",
+        text="Delivery reports to senders.",
+        read=relayed("reports"),
+    ),
+    Metric(
+        name="relay_in_flight",
+        kind="gauge",
+        text="Messages that the relay is sending.",
+        read=relayed("in_flight"),
     ),
     Metric(
         name="cpu_seconds",

@@ -17,6 +17,7 @@ from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from .._server.server import Server
+    from ..relay import Relay
     from ..stores import Store
 
 
@@ -29,6 +30,7 @@ async def serve(
     recorder: Recorder | None = None,
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
+    relay: Relay | None = None,
     token: str | None = None,
     users: UsersFile | None = None,
     names: Iterable[str] = (),
@@ -53,6 +55,7 @@ async def serve(
         recorder=recorder,
         faults=faults,
         measure=measure,
+        relay=relay,
         token=token,
         users=users,
         names=names,

@@ -21,8 +21,9 @@ NUMBER: Schema = {"type": "integer", "minimum": 0}
 
 
 async def numbers(context: Context) -> Snapshot:
-    """Return the numbers of all processes that serve, and of the store."""
-    return evolve(await context.measure(), store=await context.store_gauge.read())
+    """Return the numbers of all processes that serve, of the store and of its relay."""
+    relay = None if context.relay is None else asdict(context.relay.statistics())
+    return evolve(await context.measure(), store=await context.store_gauge.read(), relay=relay)
 
 
 async def describe(context: Context) -> dict[str, Any]:
@@ -47,6 +48,7 @@ async def describe(context: Context) -> dict[str, Any]:
             **asdict(snapshot.store or StoreNumbers()),
             "waiting": snapshot.waiting,
         },
+        "relay": snapshot.relay,
         "workers": [asdict(worker) for worker in snapshot.workers],
         "history": [
             {**asdict(minute), "time": utc(minute.time), "refusals": dict(minute.refusals)}
@@ -120,6 +122,12 @@ STATISTICS: Schema = record(
                 "waiting": described(NUMBER, "Messages that wait for their commit"),
             }
         ),
+        "relay": {
+            **record(dict.fromkeys(("relayed", "undelivered", "deferred", "reports", "in_flight"), NUMBER)),
+            "type": ["object", "null"],
+            "description": "The recipients that the relay of the store has dealt with, its reports, and the messages that it "
+            "is sending; null without a relay",
+        },
         "workers": described(
             array(
                 record(

@@ -8,10 +8,11 @@ import httpx2
 from helpers import NAME, connected
 from prometheus_client.parser import text_string_to_metric_families
 
-from smtp_trio import Reply, Server, Session
+from smtp_trio import Pool, Reply, Server, Session
 from smtp_trio.policies import Layer
 from smtp_trio.protocol import Rcpt
-from smtp_trio.stores import SQLite
+from smtp_trio.relay import Relay
+from smtp_trio.stores import Memory, SQLite
 from smtp_trio.web import app
 
 from .helpers import client
@@ -69,3 +70,15 @@ async def test_the_numbers_of_a_dialogue_are_exposed(tmp_path: Path) -> None:
     assert 0 < during["memory_bytes",] < during["memory_limit_bytes",]
     assert after["sessions_open",] == after["memory_bytes",] == 0
     assert after["session_seconds_count",] == after["session_seconds_bucket", "+Inf"] == 1
+
+
+async def test_the_numbers_of_a_relay_are_exposed() -> None:
+    async with Memory() as store:
+        relay = Relay(store, Pool("127.0.0.1", 1))
+        async with client(app(Server(store), store, relay=relay)) as http:
+            found = await scrape(http)
+            statistics = (await http.get("/api/statistics")).json()
+        async with client(app(Server(store), store)) as http:
+            assert ("relay_in_flight",) not in await scrape(http)
+    assert found["relay_relayed_total",] == found["relay_in_flight",] == 0
+    assert statistics["relay"] == {"relayed": 0, "undelivered": 0, "deferred": 0, "reports": 0, "in_flight": 0}
