@@ -17,6 +17,8 @@ from .._types import Statistics
 MINUTES = 60
 #: Seconds.
 MINUTE = 60
+#: Seconds after the end of a minute, since the clock of the system may be a little slower than that of Trio.
+MARGIN = 0.05
 
 
 @frozen
@@ -42,8 +44,7 @@ class History:
     async def run(self) -> None:
         """Keep the history until it is cancelled."""
         while True:
-            # The clock of the system may be set, so this waits for the end of its minute, and never for none.
-            await trio.sleep(max(0.1, MINUTE - self._now() % MINUTE))
+            await trio.sleep(MINUTE - self._now() % MINUTE + MARGIN)
             statistics = (await self._measure()).statistics
             self._minutes.append(self._minute(statistics))
             self._before, self._began = statistics, self._now()
