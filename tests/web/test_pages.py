@@ -11,10 +11,10 @@ from starlette.routing import Mount
 
 from smtp_trio import web
 from smtp_trio.stores import Memory
-from smtp_trio.testing import FaultRules, open_memory_server
+from smtp_trio.testing import FaultRules, open_memory_server, open_test_server
 from smtp_trio.web._pages import PRESETS
 
-from .helpers import client
+from .helpers import client, serving
 
 
 def mail(html: str | None = None, **fields: str) -> EmailMessage:
@@ -148,6 +148,19 @@ async def test_session_of_a_message_is_beside_it() -> None:
     assert f"/sessions/{session.id}" in status
     assert "MAIL FROM" in whole
     assert page_of(entry.id) in whole
+
+
+async def test_mail_is_accepted_when_the_page_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **values: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("smtp_trio.web._pages.render", fail)
+    async with Memory() as store, open_test_server(store) as server, serving(server.server, store) as http:
+        assert (await http.get("/")).status_code == 500
+        async with server.client() as smtp:
+            await smtp.send("shop@example.com", ["ada@example.org"], b"Subject: x\r\n\r\nx\r\n")
+        assert await store.count() == 1
+        assert (await http.get("/")).status_code == 500
 
 
 async def test_session_that_is_not_kept() -> None:

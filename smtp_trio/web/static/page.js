@@ -64,6 +64,8 @@ async function show(url, push = true) {
   if (!loaded) return;
   if (push) history.pushState(null, "", url.replace(location.origin, ""));
   document.title = loaded.title;
+  const search = find("#search");
+  if (search !== document.activeElement) search.value = query();
   find("#main").className = loaded.state;
   find("#message").focus({ preventScroll: true });
 }
