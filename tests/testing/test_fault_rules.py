@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
@@ -30,6 +30,7 @@ from smtp_trio.protocol import Limits
 from smtp_trio.stores import Memory
 from smtp_trio.testing import (
     Answer,
+    Attempt,
     Early,
     FaultRules,
     Faults,
@@ -45,9 +46,12 @@ from smtp_trio.testing import (
     ScopedRule,
     TestServer,
     bounded_stream_pair,
+    cancel_everywhere,
     deterministic,
+    memory_pair,
     open_memory_server,
     open_test_server,
+    start_everywhere,
 )
 from smtp_trio.testing.strategies import fault_scripts
 
@@ -703,3 +707,52 @@ async def test_rules_come_and_go_while_messages_arrive(tls: bool) -> None:
         nursery.cancel_scope.cancel()
     assert sorted(mail.raw for mail in inbox) == sorted(sent)
     assert all(acted[text.split()[0]] > 0 for text in harmless[:4])
+
+
+# --- sweeps -------------------------------------------------------------------------------------------------------------
+
+
+def two_messages(*texts: str) -> Callable[[Attempt], Awaitable[None]]:
+    """Return a scenario with these rules, and one more in the middle of its session."""
+
+    async def scenario(attempt: Attempt) -> None:
+        attempt.context["inbox"] = inbox = Inbox()
+        attempt.context["rules"] = rules = FaultRules()
+        for text in texts:
+            rules.add(text)
+        async with trio.open_nursery() as nursery:
+            server = Server(rules.hooks(inbox), name="mx.test", **deterministic())
+            async with await memory_pair(nursery, server) as client:
+                for _ in range(2):
+                    with suppress(SMTPError):
+                        await client.send(ME, [YOU], MESSAGE)
+                    rules.add('extra RCPT "" always')
+
+    return scenario
+
+
+def check_sweep(attempt: Attempt) -> None:
+    """Check that no session is left, and that messages are complete."""
+    assert not attempt.context["rules"]._script.sessions
+    assert {mail.raw for mail in attempt.context["inbox"]} <= {MESSAGE}
+    assert attempt.interrupted or len(attempt.context["inbox"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("texts", [(), ("delay DOT 5s", "coalesce 2", "hang at RCPT for other@mx.test")])
+def test_cancellation_at_each_step(texts: Sequence[str]) -> None:
+    report = cancel_everywhere(two_messages(*texts), check=check_sweep)
+    assert report.points > 50
+
+
+@pytest.mark.slow
+def test_rules_are_added_and_removed_at_each_step() -> None:
+    async def change(attempt: Attempt) -> None:
+        rules = attempt.context["rules"]
+        added = [rules.add(text) for text in ("trickle 1 octet every 0s", f"delay anywhere 1s for {YOU}", "omit SIZE")]
+        for rule in added:
+            await trio.lowlevel.checkpoint()
+            rules.remove(rule.id)
+            await trio.sleep(0.1)
+
+    assert start_everywhere(two_messages(), change, check=check_sweep).points > 50
