@@ -25,8 +25,10 @@ from smtp_trio import (
     Server,
     Session,
     SMTPError,
+    standard,
 )
 from smtp_trio.protocol import Limits
+from smtp_trio.protocol.extensions import Auth
 from smtp_trio.stores import Memory
 from smtp_trio.testing import (
     Answer,
@@ -55,7 +57,7 @@ from smtp_trio.testing import (
 )
 from smtp_trio.testing.strategies import fault_scripts
 
-from .fault_helpers import ME, MESSAGE, YOU
+from .fault_helpers import ME, MESSAGE, YOU, FredOnly
 
 OTHER = "other@mx.test"
 
@@ -545,6 +547,24 @@ async def test_slow_line_is_logged_once_in_a_session(caplog: pytest.LogCaptureFi
         'rule="answer NOOP 421 nth 3 once from client.test" times=1',
     ]
     assert next(iter(rules)).acted == 5
+
+
+async def test_rule_is_added_just_before_starttls_or_auth(autojump_clock: MockClock) -> None:
+    """Octets of TLS and responses to challenges are passed on, also in a stream that is wrapped at these commands."""
+    rules = FaultRules()
+    extensions = standard(Auth(cleartext=True, mechanisms=("LOGIN",)))
+    async with open_memory_server(rules.hooks(FredOnly()), tls=True, extensions=extensions) as server:
+        async with server.client(tls="never") as client:
+            tls = rules.add("trickle 3 octets every 1ms")
+            await client.starttls()
+            await client.noop()
+        assert tls.acted >= 4  # at least the replies to STARTTLS, EHLO and NOOP, and the handshake
+        rules.clear()
+        async with server.client(tls="never", allow_cleartext=True) as client:
+            auth = rules.add('extra AUTH "299 x\\r\\n" nth 3')
+            await client.auth(("fred", "secret"))
+            assert client.user == "fred"
+        assert auth.acted == 1
 
 
 # --- hostile texts and many rules ---------------------------------------------------------------------------------------
