@@ -108,7 +108,9 @@ CHECK_INTERVAL = 600
 # The order of the joins is fixed: the table of trigrams returns its rows in the order of their ids.
 WORDS = "FROM found.words CROSS JOIN found.texts ON texts.id = words.rowid CROSS JOIN message_rows ON message_rows.id = texts.id"
 # Without a phrase each text is compared. This order is for queries that exclude other messages by conditions on them.
-CHOSEN_WORDS = "FROM message_rows CROSS JOIN found.texts ON texts.id = message_rows.id CROSS JOIN found.words ON words.rowid = texts.id"
+CHOSEN_WORDS = """
+FROM message_rows CROSS JOIN found.texts ON texts.id = message_rows.id CROSS JOIN found.words ON words.rowid = texts.id
+"""
 TEXTS = "FROM found.texts CROSS JOIN message_rows ON message_rows.id = texts.id"
 INSERT = f"INSERT INTO found.words (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 GONE = """
