@@ -180,7 +180,7 @@ METRICS: tuple[Metric, ...] = (
         text="Duration of hooks, without the time that the data hook waits for the client.",
         labels=("hook",),
         bounds=HOOK_BOUNDS,
-        read=lambda snapshot: {(name,): each for name, each in snapshot.hooks.items()},
+        read=lambda snapshot: {(name,): each for name, each in snapshot.hooks.items() if any(each.counts)},
     ),
     Metric(
         name="commit_seconds",
