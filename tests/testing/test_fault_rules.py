@@ -444,7 +444,7 @@ async def test_rule_is_removed_within_a_message(rule: str) -> None:
     assert len(inbox) == ("delay" in rule)
 
 
-@pytest.mark.parametrize("rule", ["hang at NOOP", "delay NOOP 1h"])
+@pytest.mark.parametrize("rule", ["hang at NOOP", "delay NOOP 1h", "hang at body", "delay body 1h"])
 async def test_server_that_stops_does_not_wait_for_a_rule(autojump_clock: MockClock, rule: str) -> None:
     rules = FaultRules()
     rules.add(rule)
@@ -452,7 +452,8 @@ async def test_server_that_stops_does_not_wait_for_a_rule(autojump_clock: MockCl
     near, far = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve_stream, far)
-        await near.send_all(b"EHLO client.test\r\nNOOP\r\n")
+        await near.send_all(b"EHLO client.test\r\n" + GROUP % (b"a@mx.test", b"b@mx.test"))
+        await near.send_all(b"NOOP\r\n" if "NOOP" in rule else b"BDAT 6 LAST\r\na: b\r\n")
         await trio.sleep(1)
         began = trio.current_time()
         await server.stop(1000)

@@ -14,7 +14,7 @@ from .._wire_tracker import BODY, GREETING, Piece, Role, WireTracker
 from .rule import Ending, FakeReply, Hold, Step, Wait
 from .rules import Delay, Early, Hang
 from .scope import Subject
-from .script import Entry, Script
+from .script import Entry, Script, cancel_at_end
 
 
 class FaultyStream(trio.abc.HalfCloseableStream):
@@ -43,7 +43,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self._changed: set[Entry] = set()
         #: Octets that were received before, and are to be received again.
         self._again = b""
-        #: The last `Delay` or `Hang` that has acted. Its wait ends when it is removed.
+        #: The `Delay` or `Hang` that acts on the last piece. Its wait ends when it is removed.
         self._waits_for: Entry | None = None
         #: Pieces that were received, for which there are no steps yet. There are when the piece is due, since a session
         #: learns from the commands before it what a piece is about.
@@ -85,6 +85,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     def _steps(self, piece: Piece, *, incoming: bool) -> list[Step]:
         steps: list[Step] = [piece.octets]
+        self._waits_for = None
         for entry in self._acting[incoming] if piece.start else self._due(piece, incoming=incoming):
             if entry.removed.is_set():
                 continue
@@ -171,11 +172,15 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         await self.transport.send_all(octets)
 
     async def _wait_for_removal(self) -> None:
-        """Wait until the rule that makes this side wait is removed, which only happens in a live list."""
-        if self._waits_for is None:
+        """Wait until the rule that makes this side wait is removed, or its server stops.
+
+        Only the rules of a live list can be removed, and only their streams know a session.
+        """
+        if self._waits_for is None or self.subject is None:
             await trio.sleep_forever()
         else:
-            await self._waits_for.removed.wait()
+            async with trio.open_nursery() as nursery:
+                cancel_at_end(nursery, self._waits_for, self.subject.session)
 
     async def _discard_received(self, scope: trio.CancelScope) -> None:
         """Receive until the peer closes the connection, and cancel ``scope`` then."""

@@ -34,7 +34,7 @@ from .._wire_tracker import DOT
 from .decisions import Decisions, find_stream, refusal
 from .faulty_stream import FaultyStream
 from .scope import Scope, Subject
-from .script import Entry, Script
+from .script import Entry, Script, cancel_at_end
 
 #: Octets that a client may send while a session hangs, so that the session can go on after the rule is removed.
 MAX_KEPT = 65536
@@ -254,17 +254,6 @@ class LiveDecisions(Decisions):
         due = refusals[0 if early is None else len(early.given) :]  # the hook may have sent some replies
         below = result if isinstance(result, list | tuple) else [result] * len(due)
         return [refused or reply for refused, reply in zip(due, below, strict=False)]
-
-
-def cancel_at_end(nursery: trio.Nursery, entry: Entry, session: Session) -> None:
-    """Cancel a nursery when a rule is removed or the server of a session stops."""
-
-    async def wait(event: trio.Event) -> None:
-        await event.wait()
-        nursery.cancel_scope.cancel()
-
-    nursery.start_soon(wait, entry.removed)
-    nursery.start_soon(wait, session.server._state.stop_called)
 
 
 def subject_of_reply(session: Session) -> Subject:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
+from typing import TYPE_CHECKING
 
 import trio
 from attrs import define, field
@@ -13,6 +14,9 @@ from .._wire_tracker import Piece, Role
 from .rule import ANYWHERE, Rule, Sometimes, Step
 from .rules import Answer, decides
 from .scope import EVERYWHERE, Scope, Subject
+
+if TYPE_CHECKING:
+    from ..._server.session import Session
 
 
 def ignore(subject: Subject | None) -> None:
@@ -181,3 +185,14 @@ class Script:
                 each.count(subject)
                 due.append(each)
         return due
+
+
+def cancel_at_end(nursery: trio.Nursery, entry: Entry, session: Session) -> None:
+    """Cancel a nursery when a rule is removed or the server of a session stops."""
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    nursery.start_soon(wait, entry.removed)
+    nursery.start_soon(wait, session.server._state.stop_called)
