@@ -13,19 +13,21 @@ SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
 
 
 def call(method: str, path: str, **parameters: str) -> dict[str, Any]:
-    with urlopen(Request(f"{API}{path}?{urlencode(parameters)}", method=method)) as response:
+    url = f"{API}{path}?{urlencode(parameters)}"
+    with urlopen(Request(url, method=method)) as response:
         found: dict[str, Any] = json.load(response)
     return found
 
 
 def sign_up(address: str) -> None:
     """Send a message, in the place of your application."""
+    message = f"To: {address}\r\nSubject: Welcome\r\n\r\nYour code is 4711\r\n"
     with smtplib.SMTP("127.0.0.1", SMTP_PORT) as smtp:
-        smtp.sendmail("shop@example.org", [address], f"To: {address}\r\nSubject: Welcome\r\n\r\nYour code is 4711\r\n")
+        smtp.sendmail("shop@example.org", [address], message)
 
 
 def test_welcome() -> None:
-    address = f"{uuid.uuid4()}@example.org"  # a test with an address of its own sees no mail of other tests
+    address = f"{uuid.uuid4()}@example.org"  # no other test sees its mail
     sign_up(address)
     (message,) = call("GET", "/wait", to=address, subject="Welcome")["messages"]
     assert "Your code is 4711" in message["text"]

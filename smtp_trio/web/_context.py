@@ -10,6 +10,7 @@ from attrs import Factory, define
 
 from .._server.snapshot import Snapshot
 from ._arrivals import Arrivals
+from ._chaos import Chaos
 from ._health import StoreHealth
 from ._history import History
 from ._measuring import StoreGauge, measure_alone
@@ -35,6 +36,8 @@ class Context:
     recorder: Recorder | None = None
     #: The list of fault rules (`smtp_trio.testing.FaultRules`), or None if faults cannot be set.
     faults: Any = None
+    #: Which of the rules are the triggers of Mailpit's API.
+    chaos: Chaos = Factory(Chaos)
     #: Returns why the processes that serve do not accept mail, or None if they do; None if ``server`` serves.
     problem: Callable[[], str | None] | None = None
     #: Whether the store is reachable.

@@ -1,14 +1,19 @@
 """The parts of Mailpit's API v1 that tests use (mailpit.axllent.org/docs/api-v1), for the clients of that API.
 
-Tests in many languages are written for it. What reads, searches, marks and deletes messages is complete. docs/mailpit.rst lists
-what differs.
+Tests in many languages are written for it. What reads, searches, marks and deletes messages is complete, and so are the
+triggers of chaos. docs/mailpit.rst lists what differs.
 """
 
 from __future__ import annotations
 
-from . import _mailpit_info, _mailpit_mailbox, _mailpit_message
-from ._mailpit_schemas import SCHEMAS
+from . import _mailpit_chaos, _mailpit_info, _mailpit_mailbox, _mailpit_message, _mailpit_schemas
 
 __all__ = ["OPERATIONS", "SCHEMAS"]
 
-OPERATIONS = (*_mailpit_mailbox.OPERATIONS, *_mailpit_message.OPERATIONS, *_mailpit_info.OPERATIONS)
+OPERATIONS = (
+    *_mailpit_mailbox.OPERATIONS,
+    *_mailpit_message.OPERATIONS,
+    *_mailpit_chaos.OPERATIONS,
+    *_mailpit_info.OPERATIONS,
+)
+SCHEMAS = {**_mailpit_schemas.SCHEMAS, **_mailpit_chaos.SCHEMAS}

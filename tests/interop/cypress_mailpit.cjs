@@ -1,4 +1,4 @@
-// The commands of the npm package cypress-mailpit, without Cypress: `node cypress_mailpit.cjs URL SMTP_PORT`.
+// The commands of the npm package cypress-mailpit, without Cypress: `node cypress_mailpit.cjs URL SMTP_PORT TOKEN`.
 //
 // Cypress is a program of some hundred megabytes. The package consists of functions that call `cy.request` and few other
 // commands, so these are defined here as Cypress documents them: promises in the place of its chains, `fetch` in the place of
@@ -8,7 +8,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const nodemailer = require("nodemailer");
 
-const [url, port] = process.argv.slice(2);
+const [url, port, token] = process.argv.slice(2);
 const commands = {};
 globalThis.Cypress = {
     expose: (name) => ({ MAILPIT_URL: url })[name],
@@ -16,15 +16,15 @@ globalThis.Cypress = {
     Commands: { add: (name, options, command) => (commands[name] = command) },
 };
 globalThis.cy = {
-    env: async () => ({}),
+    env: async () => ({ MAILPIT_USERNAME: "test", MAILPIT_PASSWORD: token }),
     wrap: async (value) => value,
     wait: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
     async request({ method, url, qs = {}, body, auth }) {
-        assert.equal(auth, undefined);
         const target = new URL(url);
         for (const [name, value] of Object.entries(qs)) target.searchParams.set(name, value);
-        const content = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-        const response = await fetch(target, { method, ...content });
+        const headers = { Authorization: `Basic ${Buffer.from(`${auth.user}:${auth.pass}`).toString("base64")}` };
+        if (body !== undefined) headers["Content-Type"] = "application/json";
+        const response = await fetch(target, { method, headers, body: JSON.stringify(body) });
         const text = await response.text();
         if (response.status >= 400) throw new Error(`${response.status}: ${text}`);
         const isJson = (response.headers.get("Content-Type") ?? "").startsWith("application/json");

@@ -85,14 +85,28 @@ async function parallel(test) {
     assert.equal((await mailpit.searchMessages({ query })).messages_count, 0);
 }
 
+async function chaos() {
+    const send = () => transport.sendMail({ from: "ada@example.org", to: "chaos@example.org", subject: "x", text: "x" });
+    const off = await mailpit.getChaosTriggers();
+    assert.deepEqual(off.Recipient, { ErrorCode: 451, Probability: 0 });
+    const set = await mailpit.setChaosTriggers({ Recipient: { ErrorCode: 452, Probability: 100 } });
+    assert.deepEqual([set.Recipient.ErrorCode, set.Recipient.Probability, set.Sender.Probability], [452, 100, 0]);
+    await assert.rejects(send(), { responseCode: 452 });
+    assert.deepEqual(await mailpit.setChaosTriggers(), off);
+    await send();
+    await mailpit.deleteMessagesBySearch({ query: "to:chaos@example.org" });
+    await assert.rejects(mailpit.setChaosTriggers({ Sender: { ErrorCode: 200, Probability: 1 } }), /400 .*ErrorCode/s);
+}
+
 async function main() {
     await messages();
+    await chaos();
     await lists();
     await Promise.all(Array.from({ length: 40 }, (_, test) => parallel(test)));
     assert.equal((await mailpit.listMessages()).total, 1);
     const info = await mailpit.getInfo();
-    assert.deepEqual([info.Messages, info.RuntimeStats.SMTPAccepted], [1, 124]);
-    assert.equal((await mailpit.getConfiguration()).SpamAssassin, false);
+    assert.deepEqual([info.Messages, info.RuntimeStats.SMTPAccepted], [1, 125]);
+    assert.deepEqual([(await mailpit.getConfiguration()).SpamAssassin, (await mailpit.getConfiguration()).ChaosEnabled], [false, true]);
     assert.deepEqual(await mailpit.getTags(), []);
     for (const call of ["htmlCheck", "linkCheck", "spamAssassinCheck"]) await assert.rejects(mailpit[call](), /501/);
     await assert.rejects(mailpit.sendMessage({ From: { Email: "ada@example.org" }, To: [] }), /501 .*SMTP/s);

@@ -19,12 +19,16 @@ pytestmark = pytest.mark.interop
 FOLDER = Path(__file__).parent
 
 
-@pytest.mark.parametrize("script", ["mailpit_api.cjs", "cypress_mailpit.cjs"])
-async def test_npm_packages(script: str, node_modules: Path, tmp_path: Path) -> None:
+TOKEN = "a-token"
+
+
+@pytest.mark.parametrize(("script", "token"), [("mailpit_api.cjs", None), ("cypress_mailpit.cjs", TOKEN)])
+async def test_npm_packages(script: str, token: str | None, node_modules: Path, tmp_path: Path) -> None:
     require("node")
-    async with listening(cwd=tmp_path) as listener:
+    options = () if token is None else ("--http-token", token)
+    async with listening(*options, cwd=tmp_path) as listener:
         result = await trio.run_process(
-            ["node", FOLDER / script, listener.url, str(listener.port)],
+            ["node", FOLDER / script, listener.url, str(listener.port), *options[1:]],
             env={"PATH": PATH, "NODE_PATH": str(node_modules)},
             capture_stdout=True,
             capture_stderr=True,
@@ -50,7 +54,10 @@ async def test_mailpit_api_client(tmp_path: Path) -> None:
     testing = pytest.importorskip("mailpit.testing.unittest")
 
     def use(listener: Listener) -> None:
-        api = client.API(listener.url)
+        with pytest.raises(Exception, match="401"):
+            client.API(listener.url).get_messages()
+        url = listener.url.replace("//", f"//test:{TOKEN}@")
+        api = client.API(url)
         assert api.get_messages().messages == []
         with smtplib.SMTP("127.0.0.1", listener.port) as smtp:
             for subject in "abc":
@@ -76,7 +83,7 @@ async def test_mailpit_api_client(tmp_path: Path) -> None:
         assert api.get_messages().unread == 2
 
         class Test(testing.EMailTestCase):  # type: ignore[name-defined, misc]
-            api_url = listener.url
+            api_url = url
 
             def runTest(self) -> None:
                 self.assertMessageReceived("b@example.org")
@@ -93,5 +100,5 @@ async def test_mailpit_api_client(tmp_path: Path) -> None:
         api.delete_messages([])
         assert api.get_messages().total == 0
 
-    async with listening(cwd=tmp_path) as listener:
+    async with listening("--http-token", TOKEN, cwd=tmp_path) as listener:
         await trio.to_thread.run_sync(use, listener)
