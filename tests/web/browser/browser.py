@@ -30,7 +30,7 @@ OPTIONS = (
     "--force-device-scale-factor=1",
 )
 #: Seconds after which something that a test waits for has failed.
-TIMEOUT = 10
+TIMEOUT = 30
 
 
 @frozen
