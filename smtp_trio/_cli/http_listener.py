@@ -97,10 +97,12 @@ def prepare_http(options: argparse.Namespace) -> HttpListener | None:
     try:
         from .. import web
         from ..web._security import Access
+        from ..web._templates import environment
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--http needs the extra web, and {error.name} is missing: python -m pip install 'smtp-trio[web]'"
         ) from None
+    environment()  # now: the user of --user may not be able to read the files of Python and its codecs
     token = options.http_token
     if options.http_token_file is not None:
         if token is not None:
