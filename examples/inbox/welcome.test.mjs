@@ -16,7 +16,7 @@ async function call(method, path, parameters) {
 
 // Send a message, in the place of your application.
 async function signUp(to) {
-  const transport = nodemailer.createTransport({ host: "127.0.0.1", port, ignoreTLS: true });
+  const transport = nodemailer.createTransport({ host: "127.0.0.1", port });
   const message = { from: "shop@example.org", subject: "Welcome", text: "Your code is 4711" };
   await transport.sendMail({ ...message, to });
 }

@@ -19,7 +19,7 @@ class WelcomeTest < Minitest::Test
   # Send a message, in the place of your application.
   def sign_up(address)
     message = "To: #{address}\r\nSubject: Welcome\r\n\r\nYour code is 4711\r\n"
-    Net::SMTP.start("127.0.0.1", SMTP_PORT, starttls: false) do |smtp|
+    Net::SMTP.start("127.0.0.1", SMTP_PORT) do |smtp|
       smtp.send_message(message, "shop@example.org", address)
     end
   end

@@ -39,7 +39,7 @@ new Function(source.replace(/^(import|export) .*$/gm, ""))();
 
 async function main() {
     const send = (message) => transport.sendMail({ from: "Ada <ada@example.org>", text: "Hello", ...message });
-    const transport = nodemailer.createTransport({ host: "127.0.0.1", port, ignoreTLS: true });
+    const transport = nodemailer.createTransport({ host: "127.0.0.1", port });
     const attachments = [{ filename: "bill.pdf", content: "%PDF" }];
     await commands.mailpitNotHasEmailsByTo("bo@example.org");
     const waiting = commands.mailpitHasEmailsBySubject("Bill", 0, 50, { interval: 20, timeout: 30000 });

@@ -5,7 +5,7 @@ const { MailpitClient } = require("mailpit-api");
 
 const [url, port] = process.argv.slice(2);
 const mailpit = new MailpitClient(url);
-const transport = nodemailer.createTransport({ host: "127.0.0.1", port, ignoreTLS: true, pool: true, maxConnections: 10 });
+const transport = nodemailer.createTransport({ host: "127.0.0.1", port, pool: true, maxConnections: 10 });
 
 async function messages() {
     const waiting = mailpit.waitForMessage({ query: 'to:bo@example.org subject:"Your bill"' }, { interval: 20, timeout: 30000 });

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
+import blocks
 import pytest
 import trio
 
 from .conftest import require
-from .listening import listening
+from .listening import Listener, listening
 from .programs import PATH
 
 pytestmark = pytest.mark.interop
@@ -51,3 +54,23 @@ async def test_example(name: str, node_modules: Path, tmp_path: Path) -> None:
 
             for _ in range(2):
                 nursery.start_soon(run)
+
+
+async def test_django(tmp_path: Path) -> None:
+    """With the settings in docs/recipes.rst."""
+    django = pytest.importorskip("django.core.mail")
+    conf = pytest.importorskip("django.conf")
+    utils = pytest.importorskip("django.test.utils")
+    (block,) = [block for block in blocks.PYTHON if block.page == "recipes" and "EMAIL_HOST" in block.source]
+    settings = {name: value for name, value in block.run().items() if name.startswith("EMAIL_")}
+
+    def send_and_wait(listener: Listener) -> list[str]:
+        with utils.override_settings(**settings | {"EMAIL_PORT": listener.port}):
+            django.send_mail("Welcome", "Your code is 4711", "shop@example.org", ["bo@example.org"])
+        with urlopen(f"{listener.url}/api/wait?to=bo@example.org&subject=Welcome", timeout=30) as response:
+            return [message["text"].strip() for message in json.load(response)["messages"]]
+
+    if not conf.settings.configured:
+        conf.settings.configure()
+    async with listening(cwd=tmp_path) as listener:
+        assert await trio.to_thread.run_sync(send_and_wait, listener) == ["Your code is 4711"]
