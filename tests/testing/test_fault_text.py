@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from smtp_trio.testing import (
     Close,
     Delay,
     Extra,
+    FaultRules,
     Garbage,
     Greylist,
     Hang,
@@ -266,3 +268,10 @@ def test_rule_of_another_class_has_no_text() -> None:
 
     with pytest.raises(ValueError, match="Mine has no form as text"):
         format_rule(Mine())
+
+
+@pytest.mark.parametrize("rule", [Delay("MAIL", math.inf), Trickle(1, 1e300), Policy(Greylist, seconds=math.inf)])
+def test_time_without_end_has_no_text(rule: Any) -> None:
+    for write in (format_rule, FaultRules().add):
+        with pytest.raises(ValueError, match="times of at most 1000000000 seconds, got"):
+            write(rule)

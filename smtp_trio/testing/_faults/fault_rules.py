@@ -27,6 +27,8 @@ class ActiveRule:
 
     #: Its number, which no other rule of the list has or had.
     id: int
+    #: The rule as text, with its scope.
+    text: str
     _scoped: ScopedRule
     #: What its random numbers depend on.
     seed: int
@@ -38,11 +40,6 @@ class ActiveRule:
     def rule(self) -> AnyRule:
         """The rule or policy, without its scope."""
         return self._scoped.rule
-
-    @property
-    def text(self) -> str:
-        """The rule as text, with its scope."""
-        return str(self._scoped)
 
     @property
     def kind(self) -> str:
@@ -111,8 +108,8 @@ class FaultRules:
         :param client: the client that it acts for: an address, a network, or the name that it states in HELO or EHLO.
         :param seed: what random numbers depend on.
         :raises TypeError: an argument has a wrong type.
-        :raises ValueError: the text or an argument is invalid, the rule is one of a client or could never act for this
-            scope, or the list is full.
+        :raises ValueError: the text or an argument is invalid, the rule has no form as text, is one of a client or could
+            never act for this scope, or the list is full.
         """
         check_type(rule, "rule", (str, Rule, Sometimes, Policy, ScopedRule))
         check_type(seed, "seed", int)
@@ -129,7 +126,7 @@ class FaultRules:
             raise ValueError(f"{scoped.kind}: a rule by a client cannot act in a server")
         if len(self._rules) >= MAX_RULES:
             raise ValueError(f"there are {MAX_RULES} rules already; remove some of them")
-        active = ActiveRule(self._last_id + 1, scoped, seed)
+        active = ActiveRule(self._last_id + 1, str(scoped), scoped, seed)
         active._entry = self._make_entry(active, scoped)
         self._last_id = active.id
         self._rules[active.id] = active
@@ -187,4 +184,4 @@ class FaultRules:
 
         if isinstance(scoped.rule, Policy):
             return PolicyEntry(scoped.rule.make(), scoped.scope, act)
-        return entry_of(scoped.rule, f"{active.seed} {scoped}", scoped.scope, act)
+        return entry_of(scoped.rule, f"{active.seed} {active.text}", scoped.scope, act)

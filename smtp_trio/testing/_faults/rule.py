@@ -25,8 +25,9 @@ from .._wire_tracker import BODY, Piece, Role
 
 #: The place of a rule that acts at every place.
 ANYWHERE = "*"
-#: The greatest time in seconds, and the greatest number of octets and others. A time or a size may be computed from each.
+#: The greatest time in seconds that a rule may have as text.
 MAX_SECONDS = 10**9
+#: The greatest number of octets and others. A time or a size may be computed from each.
 MAX_NUMBER = 10**18
 #: The greatest number of random octets.
 MAX_GARBAGE = 2**24
@@ -99,8 +100,8 @@ def check_word(value: str, what: str) -> None:
 
 
 #: Validators of the attributes of rules.
-not_negative = argument(check_number, maximum=MAX_SECONDS)
-positive = argument(check_number, above=True, maximum=MAX_NUMBER)
+not_negative = argument(check_number)
+positive = argument(check_number, above=True)
 whole = argument(check_number, integer=True, maximum=MAX_NUMBER)
 positive_whole = argument(check_number, 1, integer=True, maximum=MAX_NUMBER)
 octet_string = argument(check_type, bytes)

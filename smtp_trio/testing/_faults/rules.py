@@ -18,6 +18,7 @@ from .._wire_tracker import BODY, DOT, GREETING, Piece, Role
 from .rule import (
     ANYWHERE,
     MAX_GARBAGE,
+    MAX_NUMBER,
     Ending,
     FakeReply,
     Hold,
@@ -143,7 +144,7 @@ class Throttle(Rule):
 
     priority = 2
     both_ways = True
-    rate: float = field(validator=positive)
+    rate: float = field(validator=argument(check_number, above=True, maximum=MAX_NUMBER))
     max_segments: int = field(default=0, kw_only=True, validator=whole)
     times: int = field(default=0, kw_only=True, validator=whole)
 

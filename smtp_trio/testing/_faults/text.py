@@ -85,7 +85,7 @@ def row_of(rule: AnyRule) -> Row:
 def format_rule(rule: AnyRule) -> str:
     """Return a rule or a policy as text, which `parse_rule` turns into an equal one.
 
-    :raises ValueError: it is of a class that has no form as text.
+    :raises ValueError: it is of a class that has no form as text, or a time is longer than 10**9 seconds.
     """
     check_type(rule, "rule", (Rule, Sometimes, Policy))
     row = row_of(rule)

@@ -235,7 +235,9 @@ def write_number(value: float) -> str:
 
 
 def write_seconds(value: float) -> str:
-    """Return a time with the unit in which it is a whole number, or in seconds."""
+    """Return a time with the unit in which it is a whole number, or in seconds. Raises ValueError if it is too long."""
+    if value > MAX_SECONDS:
+        raise ValueError(f"a rule as text has times of at most {MAX_SECONDS} seconds, got {value}")
     for unit in ("h", "m", "s", "ms"):
         factor = SECONDS[unit]
         count = Decimal(repr(value)) / factor
