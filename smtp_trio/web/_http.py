@@ -19,7 +19,7 @@ from attrs import define, field
 
 from .._server import log_events
 from .._server.listeners import accept_all, accept_sockets
-from .._server.peers import network, tcp_peer
+from .._server.peers import endpoints, network, tcp_peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,15 +85,14 @@ class Connections:
 
     async def handle(self, stream: trio.SocketStream, peer: Peer | None) -> None:
         """Serve a connection, and close it."""
-        client = peer or tcp_peer(stream.socket.getpeername())
+        client, server = endpoints(stream, peer)
         key = network(client.host)  # None for local clients, of which many may come through one proxy
         self.count += 1
         if key is not None:
             self.by_peer[key] += 1
         try:
             if self._has_room(key):
-                server = stream.socket.getsockname()[:2]
-                await Connection(self, stream, server, (client.host, client.port or 0)).run()
+                await Connection(self, stream, (server.host, server.port or 0), (client.host, client.port or 0)).run()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client has left
         except Exception as error:  # a fault here must not end the others, or the intake of mail

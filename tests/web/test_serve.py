@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,26 @@ async def test_mail_is_received_when_the_listener_of_http_fails(
             fails.set()
         assert [record.levelname for record in caplog.records] == ["ERROR"]
         assert "HTTP is not served any more" in caplog.messages[0]
+        await trio.to_thread.run_sync(send, listener.socket.getsockname()[1])
+        assert await store.count() == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_that_use_up_all_connections_do_not_keep_mail_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smtp_trio.web._http.MAX_CONNECTIONS", 20)
+    store = SQLite(tmp_path / "mail.db")
+    server = Server(store)
+    async with store, trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        listener, *_ = await nursery.start(server.serve, 0, "127.0.0.1")
+        port = int((await nursery.start(web.serve, server, store, 0)).rpartition(":")[2])
+        for beginning in (b"", b"GET / HTTP/1.1\r\nA: ", b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                          b"PUT /api/v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"):  # fmt: skip
+            for _ in range(20):
+                stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(beginning)
         await trio.to_thread.run_sync(send, listener.socket.getsockname()[1])
         assert await store.count() == 1
         nursery.cancel_scope.cancel()
