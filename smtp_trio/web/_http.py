@@ -56,6 +56,8 @@ MAX_CONNECTIONS, MAX_PER_PEER = 512, 64
 MAX_WAITING, LARGE = 256 * 1024 * 1024, 1024 * 1024
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
 BODILESS = (204, 304)
+#: The fields that say where a body ends. A request has one of them.
+FRAMINGS = {b"content-length", b"transfer-encoding"}
 
 
 def max_connections() -> int:
@@ -161,9 +163,12 @@ class Connection:
                     await self._receive()
                     if not begun:
                         begun, scope.deadline = True, trio.current_time() + HEAD_TIMEOUT
-                if event.http_version.startswith(b"1."):
+                if not event.http_version.startswith(b"1."):
+                    status = 505  # such as the beginning of HTTP/2 (RFC 9113 3.4)
+                elif {name for name, _ in event.headers} >= FRAMINGS:
+                    status = 400  # a proxy may take another part of it for the body (RFC 9112 6.1)
+                else:
                     return event
-                status = 505  # such as the beginning of HTTP/2 (RFC 9113 3.4)
             except h11.RemoteProtocolError as error:
                 status = error.error_status_hint
             finally:
