@@ -119,6 +119,8 @@ async def mark_messages(context: Context, request: Request) -> Response:
         query = MailboxQuery.parse(text, arguments(request).get("tz", ""))
         async with aclosing(query.search(context)) as entries:
             ids = [entry.id async for entry in entries]
+    else:  # marks of messages that are not there would be kept
+        ids = list(await context.store.present(ids))
     context.read.mark(ids, read=read)
     return PlainTextResponse("ok")
 

@@ -30,8 +30,10 @@ LATEST = "latest"
 NUMBER = re.compile("[0-9]{1,6}")
 CID = re.compile(r"""(?i)(=\s*["']?|url\(\s*["']?)cid:([^"'\s<>)]+)""")
 # Tests compare the HTML with what was sent, so it is not sanitised here. A browser that opens it runs nothing, submits nothing,
-# and fetches nothing but images of this server. The origin of the document is that of this server, because images would be
+# and fetches nothing but images of this server. No policy keeps a browser from connecting to the server of a ``<link>``, so these
+# elements get another name. The origin of the document is that of this server, because images would be
 # requests of another site otherwise; without scripts that gives it no authority.
+LINK = re.compile(r"<link\b", re.IGNORECASE)
 VIEW_POLICY = (
     "sandbox allow-same-origin; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -94,7 +96,7 @@ def linked(stored: Stored, parsed: ParsedMessage) -> str:
         number = numbers.get(unquote(found[2]))
         return found[0] if number is None else f"{found[1]}/api/v1/message/{quote(stored.id, safe='')}/part/{number}"
 
-    return CID.sub(link, parsed.html)
+    return LINK.sub("<x-link", CID.sub(link, parsed.html))
 
 
 async def view_html(context: Context, request: Request) -> Response:

@@ -196,6 +196,15 @@ async def test_views(mailbox: Mailbox) -> None:
     assert (await mailbox.http.get("/view/latest.html")).status_code == 404
 
 
+async def test_view_has_no_links_to_which_a_browser_connects(mailbox: Mailbox) -> None:
+    html = b"<link rel=preconnect href='http://192.0.2.1'><LINK\nrel=dns-prefetch href='//attacker.test'>"
+    await mailbox.add(b"Content-Type: text/html\r\n\r\n" + html)
+    response = await mailbox.http.get("/view/latest.html")
+    assert "<link" not in response.text.lower()
+    assert response.headers["X-DNS-Prefetch-Control"] == "off"
+    assert (await mailbox.get("/api/v1/message/latest"))["HTML"] == html.decode()
+
+
 async def test_path_that_begins_with_two_slashes(mailbox: Mailbox) -> None:
     """cypress-mailpit requests //view/…"""
     await mailbox.add(typical())
@@ -292,6 +301,14 @@ async def test_read_marks(mailbox: Mailbox) -> None:
     assert await unread() == []
     await mailbox.send("DELETE", "/api/v1/messages", {"IDs": [ids[0]]})
     assert (await mailbox.get("/api/v1/info"))["Unread"] == 0
+
+
+async def test_marks_of_unknown_messages_are_not_kept() -> None:
+    async with Memory() as store:
+        application = app(None, store)
+        async with client(application) as http:
+            await http.put("/api/v1/messages", json={"IDs": ["x" * 10_000, "unknown"], "Read": True})
+        assert not list(application.context.read)
 
 
 async def test_marks_of_messages_that_the_store_has_dropped_are_forgotten() -> None:
