@@ -59,6 +59,8 @@ HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    # Browsers would look up the hosts of links in messages, which tells the sender who has read them.
+    "x-dns-prefetch-control": "off",
     "cache-control": "no-store",
 }
 #: Octets of a path with its query, and of the body of a request.
@@ -70,10 +72,16 @@ BODY_TIMEOUT = 30.0
 #: Requests that are worked on at a time. Others wait, so that the sessions of mail get their turns, and so that few messages
 #: are in memory. Requests that mostly wait are not counted.
 MAX_WORKING = 4
+#: Bodies of more than SMALL_BODY octets that are received at a time, since each is in memory.
+MAX_BODIES, SMALL_BODY = 16, 64 * 1024
 WAITING_PATHS = frozenset({"/api/events", "/api/wait"})
 #: Paths that are for everybody, and never wait: a supervisor asks them. They say nothing about the mail.
 HEALTH_PATHS = frozenset({"/livez", "/readyz"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+#: What a document of this server may ask for besides static files, by the destination of the request (Fetch metadata). Images are
+#: those of messages. Nothing else of a message can become a script or a style sheet, or keep the connections of a browser.
+DESTINATIONS = frozenset({None, "", "document", "empty", "iframe"})
+IMAGES, STATIC = "/api/v1/message/", "/static/"
 #: What a form of another site can send as a POST request, "" with a body without a type (the Fetch standard, section 2.2.2).
 FORM_TYPES = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 #: A header that says that a form has not sent the request. Its value does not matter.
@@ -142,6 +150,10 @@ def check_site(scope: Scope, headers: Headers) -> None:
             raise ApiError(403, "requests of other sites are refused")
     elif site is None and origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
         raise ApiError(403, "requests of other sites are refused")
+    destination = headers.get("sec-fetch-dest")
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    if destination not in DESTINATIONS and not path.startswith((STATIC, IMAGES) if destination == "image" else STATIC):
+        raise ApiError(403, "this cannot be a part of a document")
     if method == "POST":
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         bearer = headers.get("authorization", "")[:7].lower() == "bearer "
@@ -160,6 +172,7 @@ class Guard:
     _app: ASGIApp
     access: Access
     _working: trio.Semaphore = field(factory=lambda: trio.Semaphore(MAX_WORKING), init=False)
+    _receiving: trio.Semaphore = field(factory=lambda: trio.Semaphore(MAX_BODIES), init=False)
 
     def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Raise ValueError if other hosts can reach a listener and everybody has access."""
@@ -186,6 +199,8 @@ class Exchange:
     _send: Send
     _started: bool = field(default=False, init=False)
     _works: bool = field(default=False, init=False)
+    _works_after_body: bool = field(default=False, init=False)
+    _receives: bool = field(default=False, init=False)
     _body_octets: int = field(default=0, init=False)
     _body_deadline: float | None = field(default=None, init=False)
     _body_ended: bool = field(default=False, init=False)
@@ -210,6 +225,8 @@ class Exchange:
             response = JSONResponse({"error": "internal error; the log has the reason"}, 500)
         finally:
             self._stop_working()
+            if self._receives:
+                self._guard._receiving.release()
         if response is not None and not self._started:
             await response(self._scope, self._receive, self._add_headers)
 
@@ -240,9 +257,12 @@ class Exchange:
     async def _pass_on(self) -> None:
         path = "/" + self._path.lstrip("/")  # which the routes take for the same
         if path not in HEALTH_PATHS and path not in WAITING_PATHS:
-            await self._guard._working.acquire()
-            self._works = True
+            await self._work()
         await self._guard._app(self._scope, self._receive_body, self._add_headers)
+
+    async def _work(self) -> None:
+        await self._guard._working.acquire()
+        self._works = True
 
     def _stop_working(self) -> None:
         if self._works:
@@ -255,8 +275,14 @@ class Exchange:
             return await self._receive()
         if self._body_deadline is None:
             self._body_deadline = trio.current_time() + BODY_TIMEOUT
+            # A client that sends its body slowly does not keep others waiting.
+            self._works_after_body = self._works
+            self._stop_working()
         message: Message | None = None
         with trio.CancelScope(deadline=self._body_deadline):
+            if self._body_octets > SMALL_BODY and not self._receives:
+                await self._guard._receiving.acquire()
+                self._receives = True
             message = await self._receive()
         if message is None:
             raise ApiError(408, f"the body was not sent within {BODY_TIMEOUT:.0f} seconds")
@@ -264,6 +290,8 @@ class Exchange:
         if self._body_octets > MAX_BODY:
             raise ApiError(413, f"the body is larger than {MAX_BODY} octets")
         self._body_ended = not message.get("more_body", False)
+        if self._body_ended and self._works_after_body:
+            await self._work()
         return message
 
     async def _add_headers(self, message: Message) -> None:

@@ -6,7 +6,7 @@ import base64
 import logging
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from smtp_trio.web import _login, _security
 from smtp_trio.web._security import Access, Guard
 
 from .helpers import client, connection, serving
+from .test_http import serving as serving_app
 
 LIST = "/api/messages"
 
@@ -141,6 +142,29 @@ async def test_another_site_may_link_to_a_page_and_the_own_page_may_do_everythin
             assert (await http.request(method, "/", headers=own)).status_code == 200
         old_browser = {"origin": "http://localhost:8025", "content-type": "application/json"}
         assert (await http.post("/", headers=old_browser)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("destination", "path", "status"),
+    [
+        ("image", "/static/icon.svg", 200),
+        ("image", "/api/v1/message/1/part/2", 200),
+        ("image", "/api/wait", 403),  # a message could occupy all connections of a browser
+        ("image", "/api/events", 403),
+        ("image", "/view/latest.html", 403),
+        ("script", "/static/page.js", 200),
+        ("script", "/api/v1/message/1/part/2", 403),  # an attachment
+        ("style", "/api/messages/1/parts/2", 403),
+        ("serviceworker", "/api/messages/1/parts/2", 403),
+        ("document", "/api/messages/1/parts/2", 200),
+        ("iframe", "/messages/1/html", 200),
+        ("empty", "/api/events", 200),
+    ],
+)
+async def test_what_a_document_may_have_as_parts(destination: str, path: str, status: int) -> None:
+    async with guarded(ok) as http:
+        headers = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "no-cors", "sec-fetch-dest": destination}
+        assert (await http.get(path, headers=headers)).status_code == status
 
 
 async def test_a_password_that_a_browser_adds_does_not_allow_what_a_form_can_send(tmp_path: Path) -> None:
@@ -402,6 +426,31 @@ async def test_few_requests_are_worked_on_at_a_time() -> None:
         await trio.testing.wait_all_tasks_blocked()
         go_on.set()
     assert most == _security.MAX_WORKING
+
+
+async def test_clients_that_send_slowly_do_not_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_security, "BODY_TIMEOUT", 1.0)
+    monkeypatch.setattr(_security, "SMALL_BODY", 10)
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await ok(scope, receive, send)
+
+    async with serving_app(Guard(read, Access())) as http, AsyncExitStack() as stack:
+        slow = []
+        for _ in range(_security.MAX_BODIES + 1):
+            raw = await stack.enter_async_context(connection(http))
+            await raw.stream.send_all(
+                b"PUT /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + b"x" * 500
+            )
+            slow.append(raw)
+        with trio.fail_after(0.9):
+            assert (await http.get("/api/messages")).status_code == 200
+            assert (await http.put("/api/messages", content=b"small")).status_code == 200
+        for raw in slow:  # each is given up in its time, also the one that waits for its turn
+            assert b" 408 " in await raw.read_until(b"\r\n")
+        assert (await http.put("/api/messages", content=b"x" * 100)).status_code == 200
 
 
 async def test_a_client_that_reads_slowly_does_not_hold_up_others() -> None:
