@@ -203,7 +203,11 @@ def any_rule(draw: st.DrawFn) -> Any:
             st.builds(Delay, st.just("MAIL"), times, nth=st.integers(1, 10**18), times=numbers),
             st.builds(Trickle, st.integers(1, 10**18), times, max_segments=numbers, times=numbers),
             st.builds(Throttle, st.floats(0, 10**18, exclude_min=True), times=numbers),
-            st.builds(Advertise, st.just("X"), st.one_of(numbers, st.sampled_from(["", "10", "a b", '"', "\\", "ü"]))),
+            st.builds(
+                Advertise,
+                st.just("X"),
+                st.one_of(st.integers(), st.sampled_from(["", "10", "-1", "01", "a b", '"', "\\", "ü"])),
+            ),
             st.builds(Sometimes, rules(), st.floats(0, 1)),
             st.builds(Policy, st.just(Greylist), seconds=times, remember=times),
         )

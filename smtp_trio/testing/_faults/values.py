@@ -24,6 +24,8 @@ from .rule import ANYWHERE, MAX_NUMBER, MAX_SECONDS
 #: A token: a text in quotes, or a word.
 TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"(?=\s|$)|([^\s"]+)(?=\s|$))')
 ESCAPE = re.compile(r'\\(?:([\\"rnt])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))', re.DOTALL)
+#: An unquoted parameter of an extension that is a number.
+WHOLE = re.compile("0|-?[1-9][0-9]*", re.ASCII)
 LETTERS = {"\\": "\\", '"': '"', "r": "\r", "n": "\n", "t": "\t"}
 WRITTEN = {char: f"\\{letter}" for letter, char in LETTERS.items()}
 
@@ -191,14 +193,14 @@ def read_code(token: Token) -> int:
 
 def read_value(token: Token) -> str | int:
     """Return the parameter of an extension: a number unless it is in quotes or has other characters."""
-    return int(token.raw) if not token.quoted and re.fullmatch("0|[1-9][0-9]{0,17}", token.raw) else unescape(token)
+    return int(token.raw) if not token.quoted and WHOLE.fullmatch(token.raw) else unescape(token)
 
 
 def write_value(value: str | int) -> str:
     """Return the parameter of an extension. A text of digits is in quotes."""
     if not isinstance(value, str):
         return str(int(value))
-    return escape(value) if not value or value.isdigit() else write_word(value)
+    return escape(value) if WHOLE.fullmatch(value) else write_word(value)
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
