@@ -271,8 +271,9 @@ class Recorder:
         check_number(sessions, "sessions", 1, integer=True)
         self._max = sessions
         self._sessions: OrderedDict[str, RecordedSession] = OrderedDict()
-        #: The session of each message, by its id in the store.
-        self._by_message: OrderedDict[str, RecordedSession] = OrderedDict()
+        #: The id of the session of each message, by the id of the message in the store. The sessions themselves would stay in
+        #: memory after they were dropped.
+        self._by_message: OrderedDict[str, str] = OrderedDict()
 
     def hooks(self, hooks: Hooks | None = None) -> Layer:
         """Return hooks around other ones that record each session."""
@@ -293,7 +294,7 @@ class Recorder:
     def session_of(self, id: str) -> RecordedSession | None:
         """Return the session of the message with this id in the store, or None if it is not kept."""
         session = self._by_message.get(id)
-        return None if session is None else self.session(session.id)
+        return None if session is None else self.session(session)
 
     def _begin(self, session: Session) -> None:
         if session.id in self._sessions:  # after XCLIENT
@@ -313,7 +314,7 @@ class Recorder:
     def _stored(self, session: Session, id: str) -> None:
         recorded = self._sessions.get(session.id)
         if recorded is not None and recorded.stored(id) is not None:
-            self._by_message[id] = recorded
+            self._by_message[id] = session.id
             if len(self._by_message) > MAX_MESSAGES * self._max:
                 self._by_message.popitem(last=False)
 

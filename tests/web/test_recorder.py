@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from trio.testing import memory_stream_pair
 from smtp_trio import Hooks, Reply, Server, web
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth, standard
-from smtp_trio.stores import SQLite
+from smtp_trio.stores import Memory, SQLite
 from smtp_trio.web import _recorder
 
 from .helpers import client
@@ -144,6 +146,24 @@ async def test_memory_for_sessions_is_bounded(tmp_path: Path, monkeypatch: pytes
         assert recorded._kept <= 5000
         assert recorded.lines()[0].text == f"{recorded.dropped_octets} octets before this are not kept"
         assert recorded.received_octets == 14 + 6 * 50
+
+
+async def test_a_dropped_session_is_not_kept_for_its_messages() -> None:
+    recorder = web.Recorder(sessions=1)
+    async with Memory() as store:
+        server = Server(recorder.hooks(store))
+        async with session(server, b"EHLO me.test\r\n", *message()):
+            pass
+        (recorded,) = recorder.sessions()
+        (stored,) = [entry.id async for entry in store.entries()]
+        assert recorder.session_of(stored) is recorded
+        dropped = weakref.ref(recorded)
+        async with session(server, b"EHLO me.test\r\n"):
+            pass
+    del recorded
+    gc.collect()
+    assert recorder.session_of(stored) is None
+    assert dropped() is None
 
 
 async def test_pipelined_transactions_keep_their_messages_apart(tmp_path: Path) -> None:
