@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,14 @@ RELAY = {
 async def get_info(context: Context, request: Request) -> Response:
     """Return the number of messages, and counters of the server."""
     total, unread = await totals(context)
-    counts = dict.fromkeys(COUNTS, 0)
-    if context.server is not None:
-        statistics = context.server.statistics()
-        counts |= {
-            "Memory": statistics.memory,
-            "SMTPAccepted": statistics.messages,
-            "SMTPAcceptedSize": statistics.bytes,
-            "SMTPRejected": statistics.refused,
-        }
+    statistics = (await context.measure()).statistics
+    counts = dict.fromkeys(COUNTS, 0) | {
+        "Uptime": int(time.monotonic() - context.began),
+        "Memory": statistics.memory,
+        "SMTPAccepted": statistics.messages,
+        "SMTPAcceptedSize": statistics.bytes,
+        "SMTPRejected": statistics.refused,
+    }
     return Json(
         {
             "Version": VERSION,

@@ -11,8 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 import trio
-from attrs import define
+from attrs import define, evolve
 
+from smtp_trio import Statistics
+from smtp_trio._server.snapshot import Snapshot, empty_snapshot
 from smtp_trio.stores import Store
 from smtp_trio.stores.memory import Memory
 from smtp_trio.web import app
@@ -431,3 +433,12 @@ async def test_information(mailbox: Mailbox) -> None:
     assert (found["Messages"], found["Unread"], found["Tags"]) == (1, 1, {})
     assert (await mailbox.get("/api/v1/webui"))["SpamAssassin"] is False
     assert await mailbox.get("/api/v1/tags") == []
+
+
+async def test_information_has_the_sums_over_worker_processes() -> None:
+    async def measure() -> Snapshot:
+        return evolve(empty_snapshot(), statistics=Statistics(messages=3, bytes=50, refused=2))
+
+    async with Memory() as store, client(app(None, store, measure=measure)) as http:
+        found = (await Mailbox(store, http).get("/api/v1/info"))["RuntimeStats"]
+    assert (found["SMTPAccepted"], found["SMTPAcceptedSize"], found["SMTPRejected"]) == (3, 50, 2)
