@@ -18,7 +18,7 @@ def add_http_options(add: Callable[..., Any]) -> None:
     # fmt: off
     add("--http", metavar="[HOST:]PORT", type=http_address,
         help="also serve a page, a JSON API, metrics and health checks over HTTP, on this port of 127.0.0.1 or of HOST ('*': all "
-             "interfaces; an IPv6 address in brackets). Needs the extra web: pip install smtp-trio[web]. A HOST that others "
+             "interfaces; an IPv6 address in brackets). Needs the extra web: pip install 'smtp-trio[web]'. A HOST that others "
              "can reach requires a token or a file of users")
     add("--http-token", metavar="TOKEN",
         help="with --http: requests need this token, as a bearer token or as the password of any user; the environment variable "

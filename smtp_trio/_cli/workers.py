@@ -6,9 +6,8 @@ worker that dies are accepted by the worker that replaces it.
 
 Parent and worker are connected by a pair of sockets. The parent writes the numbers of signals, and ``ASK`` to ask for a
 `Snapshot`; the worker writes lines: ``READY`` when it begins to serve, and a snapshot whenever it was asked and when it
-ends. A worker ignores signals from anywhere else, because
-a service manager or a terminal may send one to all processes at once, and a second signal to stop would cancel the
-sessions that the first one allows to finish.
+ends. A worker ignores signals from anywhere else, because a service manager or a terminal may send one to all processes
+at once, and a second signal to stop would cancel the sessions that the first one allows to finish.
 """
 
 from __future__ import annotations

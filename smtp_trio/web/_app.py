@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from ..relay import Relay
     from ..stores import Store
+    from ..testing import FaultRules
 
 #: The modules with operations of the JSON API.
 APIS = (
@@ -61,7 +62,7 @@ def app(
     store: Store[Any],
     *,
     recorder: Recorder | None = None,
-    faults: object | None = None,
+    faults: FaultRules | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     problem: Callable[[], str | None] | None = None,
     relay: Relay | None = None,

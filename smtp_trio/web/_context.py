@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from ..relay import Relay
     from ..stores import Store
+    from ..testing import FaultRules
 
 
 @define(kw_only=True, eq=False)
@@ -34,8 +35,8 @@ class Context:
     store: Store[Any]
     #: The recorder of sessions (`Recorder`), or None if no sessions are recorded.
     recorder: Recorder | None = None
-    #: The list of fault rules (`smtp_trio.testing.FaultRules`), or None if faults cannot be set.
-    faults: Any = None
+    #: The list of fault rules, or None if faults cannot be set.
+    faults: FaultRules | None = None
     #: Which of the rules are the triggers of Mailpit's API.
     chaos: Chaos = Factory(Chaos)
     #: Returns why the processes that serve do not accept mail, or None if they do; None if ``server`` serves.

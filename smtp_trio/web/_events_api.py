@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ._context import Context
 from ._operation import ApiError, Operation
+from ._schemas import ref
 
 #: The number of event streams that may be open. Each one keeps a connection.
 MAX_STREAMS = 64
@@ -97,7 +98,7 @@ OPERATIONS = (
                 "and ``lost`` when events are missing because they were not read in time",
                 "text/event-stream",
             ),
-            503: ("Too many event streams are open", {"type": "object"}),
+            503: ("Too many event streams are open", ref("Error")),
         },
     ),
 )

@@ -63,8 +63,7 @@ def rules_of(context: Context) -> FaultRules:
     """Return the rules, or raise ApiError if the server has none."""
     if context.faults is None:
         raise ApiError(404, "there are no fault rules here: if worker processes serve, each has those of --fault")
-    rules: FaultRules = context.faults
-    return rules
+    return context.faults
 
 
 async def list_rules(context: Context, request: Request) -> Response:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # Each wait for a client has a deadline:
 #
 # - IDLE_TIMEOUT for the first octet of a request, and HEAD_TIMEOUT from there for its whole head;
-# - the body is read when the application asks for it, which has its own deadline (`_guard.py`);
+# - the body is read when the application asks for it, which has its own deadline (`_security.py`);
 # - SEND_TIMEOUT for each PIECE of a response;
 # - LINGER_TIMEOUT for the end of what a client still sends after an error.
 #

@@ -62,7 +62,6 @@ async def get_message(context: Context, request: Request) -> Response:
     """Return a message, and mark it as read."""
     stored = await find(context, request)
     context.read.mark([stored.id])
-
     return await read_message(stored, lambda: Json(whole(stored, ParsedMessage.of(stored))))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from ..relay import Relay
     from ..stores import Store
+    from ..testing import FaultRules
 
 
 async def serve(
@@ -28,7 +29,7 @@ async def serve(
     host: str = "127.0.0.1",
     *,
     recorder: Recorder | None = None,
-    faults: object | None = None,
+    faults: FaultRules | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     relay: Relay | None = None,
     token: str | None = None,
