@@ -33,9 +33,9 @@ class Histogram:
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # the last one is for what is longer than all bounds
-        self.sum = 0.0
+        self.bounds: tuple[float, ...] = bounds
+        self.counts: list[int] = [0] * (len(bounds) + 1)  # the last one is for what is longer than all bounds
+        self.sum: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count a duration."""
