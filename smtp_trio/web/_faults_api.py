@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..testing._faults import grammar, values
+from ..testing._faults.text import MAX_TEXT
 from ._context import Context
 from ._operation import ApiError, Json, Operation, Parameter, Schema, arguments, json_body
 from ._schemas import STRING, array, described, optional, record, ref
@@ -27,14 +28,18 @@ RULE = {
     "remaining": described(optional(INTEGER), "How often it can still act; null without a limit"),
     "used_up": described({"type": "boolean"}, "Whether it cannot act any more"),
 }
+#: Characters of the texts of a request. Many rules are kept, and the scope of each is compared with commands.
+MAX_SCOPE = 512
+TEXT, SCOPE = {**STRING, "maxLength": MAX_TEXT}, {**STRING, "maxLength": MAX_SCOPE}
+MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 #: What a request that adds a rule may have.
 MEMBERS: dict[str, Schema] = {
-    "text": described(STRING, "The rule, such as `answer RCPT 450 once`"),
+    "text": described(TEXT, "The rule, such as `answer RCPT 450 once`"),
     "recipient": described(
-        optional(STRING), "The recipient that it acts for: an address, @DOMAIN, or a pattern with `*`"
+        optional(SCOPE), "The recipient that it acts for: an address, @DOMAIN, or a pattern with `*`"
     ),
-    "client": described(optional(STRING), "The client that it acts for: an address, a network, or its name in EHLO"),
-    "seed": described({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, "What random numbers depend on"),
+    "client": described(optional(SCOPE), "The client that it acts for: an address, a network, or its name in EHLO"),
+    "seed": described({"type": "integer", "minimum": MIN_SEED, "maximum": MAX_SEED}, "What random numbers depend on"),
 }
 ADD: Schema = {"type": "object", "properties": MEMBERS, "required": ["text"], "additionalProperties": False}
 #: The types of JSON, by their names in schemas.
@@ -94,7 +99,9 @@ def checked(given: object) -> dict[str, Any]:
         allowed = [TYPES[each] for each in ([kinds] if isinstance(kinds, str) else kinds)]
         if not isinstance(value, tuple(cls for cls, _ in allowed)) or isinstance(value, bool):
             raise ApiError(400, f"{name!r} must be {' or '.join(words for _, words in allowed)}")
-    if abs(given.get("seed", 0)) >= 2**63:
+        if isinstance(value, str) and len(value) > MEMBERS[name]["maxLength"]:
+            raise ApiError(400, f"{name!r} must have at most {MEMBERS[name]['maxLength']} characters, got {len(value)}")
+    if not MIN_SEED <= given.get("seed", 0) <= MAX_SEED:
         raise ApiError(400, "'seed' must have at most 63 bits")
     return dict(given)
 

@@ -33,7 +33,9 @@ async def test_rules_are_added_listed_and_removed(tmp_path: Path) -> None:
             "id": 1, "text": "answer RCPT 450 twice for Bob@example.org", "kind": "answer",
             "recipient": "Bob@example.org", "client": None, "seed": 0, "acted": 0, "remaining": 2, "used_up": False,
         })  # fmt: skip
-        assert (await http.post("/api/faults", json={"text": "greylist 60s", "client": None, "seed": 7})).is_success
+        assert (
+            await http.post("/api/faults", json={"text": "greylist 60s", "client": None, "seed": -(2**63)})
+        ).is_success
         assert [each["text"] for each in (await http.get("/api/faults")).json()["faults"]] == [
             "answer RCPT 450 twice for Bob@example.org", "greylist 1m",
         ]  # fmt: skip
@@ -56,6 +58,9 @@ async def test_rules_are_added_listed_and_removed(tmp_path: Path) -> None:
         ({"text": "hang", "seed": "1"}, "'seed' must be an integer"),
         ({"text": "hang", "seed": True}, "'seed' must be an integer"),
         ({"text": "hang", "seed": 10**30}, "'seed' must have at most 63 bits"),
+        ({"text": "hang", "seed": -(2**63) - 1}, "'seed' must have at most 63 bits"),
+        ({"text": "hang", "recipient": "*" * 513}, "'recipient' must have at most 512 characters, got 513"),
+        ({"text": "hang", "client": "x" * 513}, "'client' must have at most 512 characters, got 513"),
         ({"text": None}, "'text' must be a string"),
         ({"text": "hang", "client": 3}, "'client' must be a string or null"),
         ({}, 'the body must be an object with a member "text"'),
