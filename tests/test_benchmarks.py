@@ -104,7 +104,7 @@ def test_fairness_under_a_flood(kind: str) -> None:
 def test_cpu_of_all_workers_is_measured() -> None:
     with ExitStack() as stack:
         env = Environment(stack, short=True)
-        sample = working.workers(2, "busy", load.Load(sessions=4))(env)(20)
+        sample = working.workers(2, lambda env: f"busy:{env.directory}", load.Load(sessions=4))(env)(20)
         (process,) = env.processes.values()
         assert len(working.process_tree(process.pid)) == 3
 
