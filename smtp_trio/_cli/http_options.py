@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from .options import number_between
+from .options import LOOPBACK, number_between
 
-LOOPBACK = "127.0.0.1"
 #: The environment variable with the token. As an option it would be visible in the list of processes.
 TOKEN_VARIABLE = "SMTP_TRIO_HTTP_TOKEN"
 

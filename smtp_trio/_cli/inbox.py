@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 from ..stores import Memory
 from .fault_options import add_fault_options
 from .http_options import add_http_options
-from .options import Parser, UsageError, number_between
+from .options import LOOPBACK, Parser, UsageError, number_between
 from .serve import add_serve, run_serve
-from .serve_options import ALL_DOMAINS, LOOPBACK, is_loopback
+from .serve_options import ALL_DOMAINS, is_loopback
 from .store_option import store_option
 from .units import octets
 

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 
 NumberT = TypeVar("NumberT", int, float)
 
+#: The address of servers unless another one is given.
+LOOPBACK = "127.0.0.1"
 #: The environment variable with the password. As an option the password would be visible in the list of processes.
 PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
 

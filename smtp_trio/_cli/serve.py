@@ -30,11 +30,11 @@ from .fault_options import prepare_faults
 from .http_listener import HttpListener, prepare_http
 from .log_output import open_log
 from .new_server import make_server, read_users, tls_files
-from .options import UsageError, describe_error, describe_listen_error
+from .options import LOOPBACK, UsageError, describe_error, describe_listen_error
 from .privileges import become
 from .recipients_option import load_source, reload_source
 from .relay_options import PreparedRelay, prepare_relay, running_relay
-from .serve_options import ALL_DOMAINS, LOOPBACK, PORT, add_options, check_options
+from .serve_options import ALL_DOMAINS, PORT, add_options, check_options
 from .service_manager import ServiceManager
 from .store_option import open_store, wait_for_store
 from .switch_interval import short_switch_interval

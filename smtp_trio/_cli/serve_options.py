@@ -15,7 +15,7 @@ from .fault_options import add_fault_options
 from .http_options import add_http_options
 from .limit_option import limit_help, limit_option
 from .network_option import network_option
-from .options import UsageError, describe_error, number_between
+from .options import LOOPBACK, UsageError, describe_error, number_between
 from .privileges import user_option
 from .recipients_option import delimiter_option, recipients_option
 from .relay_options import add_destination, add_relay_options, check_relay_options, relays
@@ -23,7 +23,6 @@ from .store_option import store_option
 from .units import octets, seconds
 from .unix_option import LMTP_PATH, MODE, group_option, mode_option
 
-LOOPBACK = "127.0.0.1"
 PORT = 2525
 ALL_DOMAINS = "*"
 ADD_ACCEPT = "add --accept DOMAIN ('*' for all) or --recipients FILE"
