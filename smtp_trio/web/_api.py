@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -156,11 +155,14 @@ async def delete_messages(context: Context, request: Request) -> Response:
     if bool(query.terms) == values["all"]:
         raise ApiError(400, "query, all: exactly one of a query that is not empty and all=true must be given")
     async with aclosing(context.store.search(query)) as entries:
-        ids = iter([entry.id async for entry in entries])
-    removed = 0
-    while batch := list(islice(ids, BATCH)):
-        removed += await context.store.remove(batch)
-    return Json({"removed": removed})
+        ids = [entry.id async for entry in entries]
+    return Json({"removed": await remove_all(context, ids)})
+
+
+async def remove_all(context: Context, ids: Sequence[str]) -> int:
+    """Remove messages, a few at a time, and return how many of them the store had."""
+    batches = (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+    return sum([await context.store.remove(batch) for batch in batches])
 
 
 OPERATIONS = (

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ..stores import MessageNotFoundError
+from ._api import remove_all
 from ._mailpit_body import flag_in, ids_in, read_object, text_in
 from ._mailpit_json import summary
 from ._mailpit_query import MailboxQuery
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from ._context import Context
 
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
-#: The number of messages that are removed by one call of a store.
-BATCH = 500
 START = Parameter(name="start", schema={**NUMBER, "default": 0}, description="How many messages to skip")
 LIMIT = Parameter(
     name="limit",
@@ -140,8 +139,7 @@ async def delete_search(context: Context, request: Request) -> Response:
 
 async def delete(context: Context, ids: list[str]) -> Response:
     """Delete messages. Like in Mailpit, it is no error if there are none with these ids."""
-    for batch in (ids[start : start + BATCH] for start in range(0, len(ids), BATCH)):
-        await context.store.remove(batch)
+    await remove_all(context, ids)
     context.read.mark(ids, read=False)
     return PlainTextResponse("ok")
 

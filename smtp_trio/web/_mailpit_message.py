@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from .._server.threads import run_in_thread
 from ._api import Octets, stored_of
 from ._mailpit_json import header, whole
 from ._mailpit_query import MailboxQuery
 from ._mailpit_schemas import ID, LATEST_OF, NOT_FOUND, PART, ZONE, mailpit_operation
-from ._message import LARGE, ParsedMessage, parse, read_part, safe_filename
+from ._message import ParsedMessage, parse, read_message, read_part, safe_filename
 from ._operation import ApiError, Json, arguments
 from ._schemas import STRING, array, ref
 
 if TYPE_CHECKING:
     from ..stores import Stored
     from ._context import Context
-
-T = TypeVar("T")
 
 LATEST = "latest"
 NUMBER = re.compile("[0-9]{1,6}")
@@ -38,11 +34,6 @@ VIEW_POLICY = (
     "sandbox allow-same-origin; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-
-
-async def read_message(stored: Stored, work: Callable[[], T]) -> T:
-    """Return the result of a function that reads a message; it is called in a thread if the message is large."""
-    return work() if len(stored.message) < LARGE else await run_in_thread(work)
 
 
 async def find(context: Context, request: Request) -> Stored:

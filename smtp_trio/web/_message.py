@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import getaddresses
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from attrs import field, frozen
 
@@ -18,6 +18,8 @@ from ..stores._entry import FIELD_OCTETS, HEADER_OCTETS, decode_subject
 
 if TYPE_CHECKING:
     from ..stores import Stored
+
+T = TypeVar("T")
 
 # Strangers choose the content of a message, so everything here is bounded. `stores._content` bounds the depth of the parts and
 # the octets of the header. Of the parts, the fields and the texts, the first are kept, and `truncated` names what was left out.
@@ -149,9 +151,12 @@ class ParsedMessage:
 
 async def parse(stored: Stored) -> ParsedMessage:
     """Return the content of a message; a large one is parsed in a thread."""
-    if len(stored.message) < LARGE:
-        return ParsedMessage.of(stored)
-    return await run_in_thread(partial(ParsedMessage.of, stored))
+    return await read_message(stored, partial(ParsedMessage.of, stored))
+
+
+async def read_message(stored: Stored, work: Callable[[], T]) -> T:
+    """Return the result of a function that reads a message; it is called in a thread if the message is large."""
+    return work() if len(stored.message) < LARGE else await run_in_thread(work)
 
 
 async def read_part(stored: Stored, number: int) -> tuple[MessagePart, bytes] | None:
@@ -165,7 +170,7 @@ async def read_part(stored: Stored, number: int) -> tuple[MessagePart, bytes] | 
         part = MessagePart.of(number, source)
         return part, part.octets()
 
-    return read() if len(stored.message) < LARGE else await run_in_thread(read)
+    return await read_message(stored, read)
 
 
 def raw_fields(message: bytes) -> list[tuple[str, bytes]]:
