@@ -200,9 +200,9 @@ class Parser:
                 f"{token} {reason}" if reason.startswith("is ") else f"{what} {reason}, got {token}"
             ) from None
 
-    def _set(self, name: str, word: str, value: object) -> None:
+    def _set(self, name: str, what: str, value: object) -> None:
         if name in self._given:
-            raise ValueError(f"{word!r} is given twice")
+            raise ValueError(f"{what} is given twice")
         self._given[name] = value
 
     def _modifier(self, row: Row, scope: dict[str, Any]) -> bool:
@@ -218,18 +218,19 @@ class Parser:
         elif not issubclass(row.cls, Rule):
             return False
         elif word in COUNTS:
-            self._set("times", self._tokens.popleft().lower, COUNTS[word])
+            self._tokens.popleft()
+            self._set("times", "how often it acts", COUNTS[word])
         elif counted and word[:1].isdigit():
-            self._set("times", "times", self._value("the number of times", NUMBER.read))
+            self._set("times", "how often it acts", self._value("the number of times", NUMBER.read))
             self._tokens.popleft()
         elif word == "nth":
             self._tokens.popleft()
-            self._set("nth", "nth", self._value("'nth'", NUMBER.read))
+            self._set("nth", "'nth'", self._value("'nth'", NUMBER.read))
         elif word == "by":
             self._tokens.popleft()
             side = self._value("'by'", unescape)
             if "by" in row.settable:
-                self._set("by", "by", side)
+                self._set("by", "'by'", side)
             elif side != row.defaults["by"]:
                 raise ValueError(
                     f"{side!r} is not possible after 'by': {row.word} is a fault of a {row.defaults['by']}"
