@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import trio
 from attrs import Factory, define
 
 from .._server.snapshot import Snapshot
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ..relay import Relay
     from ..stores import Store
     from ..testing import FaultRules
+
+#: The number of requests that read what they have waited for at a time.
+MAX_READING = 2
 
 
 @define(kw_only=True, eq=False)
@@ -49,6 +53,8 @@ class Context:
     arrivals: Arrivals = Factory(lambda self: Arrivals(self.store), takes_self=True)
     #: The number of event streams that are open.
     event_streams: int = 0
+    #: Requests that have waited take turns to read their messages, so that few are in memory.
+    reading: trio.Semaphore = Factory(lambda: trio.Semaphore(MAX_READING))
     #: The number of requests that wait for a message, and the messages that have arrived last.
     waiting: int = 0
     recent: Recent = Factory(lambda self: Recent(self.store), takes_self=True)

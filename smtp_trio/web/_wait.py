@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import aclosing
+from typing import Any
 
 import trio
 from attrs import frozen
@@ -26,6 +27,8 @@ from ._schemas import MAX_ID, QUERY, array, record, ref
 MAX_WAITS = 256
 #: The number of messages that a request may wait for, seconds that it waits, and how many messages an error lists.
 MAX_COUNT, TIMEOUT, MAX_TIMEOUT, MAX_LISTED = 20, 10.0, 300.0, 10
+#: Characters of the texts and the HTML in a response. Two messages always fit.
+MAX_CHARACTERS = 1 << 21
 
 
 @frozen(kw_only=True)
@@ -116,15 +119,31 @@ async def present(context: Context, wanted: Wanted) -> list[str]:
     return list(found)
 
 
-async def read(context: Context, ids: list[str]) -> list[dict[str, object]]:
+async def read(context: Context, ids: list[str]) -> list[dict[str, Any]]:
     """Return the JSON of messages, and drop the ids of those that were removed meanwhile from the list."""
     messages = []
-    for each in list(ids):
-        try:
-            messages.append(await describe_message(context, await context.store.get(each)))
-        except MessageNotFoundError:
-            ids.remove(each)
+    room = MAX_CHARACTERS
+    async with context.reading:
+        for each in list(ids):
+            try:
+                message = await describe_message(context, await context.store.get(each))
+            except MessageNotFoundError:
+                ids.remove(each)
+                continue
+            room -= shorten(message, room)
+            messages.append(message)
     return messages
+
+
+def shorten(message: dict[str, Any], room: int) -> int:
+    """Leave out the text or the HTML of a message if they have too many characters; return how many are left."""
+    length = 0
+    for name in ("text", "html"):
+        if length + len(message[name]) > room:
+            message[name] = ""
+            message["truncated"] = (*(each for each in message["truncated"] if each != name), name)
+        length += len(message[name])
+    return length
 
 
 async def missing(context: Context, wanted: Wanted, seconds: float) -> ApiError:
@@ -147,7 +166,8 @@ OPERATIONS = (
         description=(
             "A message that is in the store already counts, unless ``after_id`` excludes it. All conditions have to be "
             "fulfilled. The response has ``count`` messages, the newest first. When the time is over, the status is 404, "
-            "and ``newest`` shows what has arrived otherwise."
+            "and ``newest`` shows what has arrived otherwise. "
+            "Of several messages with a megabyte of text, some are without it, and ``truncated`` says so."
         ),
         parameters=(
             Parameter(

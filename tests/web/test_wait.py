@@ -319,6 +319,35 @@ async def test_message_that_another_process_stores_is_found(autojump_clock: Cloc
     assert subjects(found[0]) == ["hello"]
 
 
+async def test_text_in_one_response_is_bounded(store: Memory, http: httpx2.AsyncClient) -> None:
+    for _ in range(6):
+        await store.add(b"Subject: large\r\n\r\n" + b"x" * 600_000, "", ["bob@example.org"])
+    messages = (await http.get("/api/wait?count=6")).json()["messages"]
+    assert [len(each["text"]) for each in messages] == [1 << 19] * 4 + [0] * 2
+    assert [each["truncated"] for each in messages] == [["text"]] * 6
+
+
+async def test_few_requests_read_their_messages_at_a_time(
+    autojump_clock: Clock, store: Memory, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most = 0, 0
+
+    async def get(id: str) -> Stored:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await trio.sleep(0.1)
+        reading -= 1
+        return await Memory.get(store, id)
+
+    monkeypatch.setattr(store, "get", get)
+    await add(store, "hello")
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(http.get, "/api/wait")
+    assert most == 2
+
+
 async def test_large_message_that_arrives_is_found_and_not_kept(store: Memory) -> None:
     context = Context(server=None, store=store)
     name = await store.add(b"Subject: large\r\n\r\n" + b"needle " * 400_000, "", ["bob@example.org"])
