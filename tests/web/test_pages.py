@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.message import EmailMessage
+from time import process_time
 from urllib.parse import quote
 
 import pytest
@@ -12,7 +13,8 @@ from starlette.routing import Mount
 from smtp_trio import web
 from smtp_trio.stores import Memory
 from smtp_trio.testing import FaultRules, open_memory_server, open_test_server
-from smtp_trio.web._pages import PRESETS
+from smtp_trio.web._pages import MAX_TEXT, PRESETS
+from smtp_trio.web._templates import visible
 
 from .helpers import client, serving
 
@@ -198,3 +200,10 @@ async def test_views_can_only_be_read() -> None:
 @pytest.mark.parametrize("text", PRESETS)
 def test_preset_is_a_fault_of_servers(text: str) -> None:
     assert FaultRules().add(text).kind == text.split()[0]
+
+
+def test_text_of_hidden_characters_is_written_in_bounded_time() -> None:
+    text = "\x01\u202e" * (MAX_TEXT // 2)
+    started = process_time()
+    assert visible(text) == "[U+0001][U+202E]" * (MAX_TEXT // 2)
+    assert process_time() - started < 0.2  # a function that is called for each of them takes twice as long
