@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import coredis
@@ -13,8 +14,7 @@ from .._server.log_events import STORE_OPENED, STORE_SETTING
 from ._errors import StoreError, UnusableStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from contextlib import AsyncExitStack
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from coredis.commands import CommandRequest
     from coredis.connection import BaseConnection
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # How the library is used
 # -----------------------
 #
-# A client of coredis has a pool of connections, which is a nursery: it has to be entered and left by one task. A store does
-# so in `Redis.__aenter__` and `Redis.__aexit__`.
+# A client of coredis has a pool of connections, which is a nursery: it has to be entered and left by one task. When that
+# nursery is cancelled, its connections are lost at once, also for a command that is shielded. So a store starts a task of its
+# own for it, `hold_open`, which no cancellation from outside of the store reaches: it ends with the block of the store.
 #
 # A pool of coredis 6.9 that has lent a connection, for a blocking command or a pipeline, never gets its place back if the
 # connection is lost or the command is cancelled meanwhile; when no place is left, every further command waits for ever. A
@@ -67,6 +68,16 @@ def new_client(settings: Settings) -> coredis.Redis[bytes]:
         max_connections=PLACES,
         retry_policy=NoRetryPolicy(),
     )
+
+
+async def hold_open(clients: Iterable[coredis.Redis[bytes]], opened: trio.Event, released: trio.Event) -> None:
+    """Enter clients, and leave them when ``released`` is set."""
+    with trio.CancelScope(shield=True):
+        async with AsyncExitStack() as stack:
+            for client in clients:
+                await stack.enter_async_context(client)
+            opened.set()
+            await released.wait()
 
 
 class Run(Protocol):

@@ -27,7 +27,17 @@ from ._errors import MessageNotFoundError, StoreError, StoreFullError, UnusableS
 from ._group import GroupCommit
 from ._outage import Outage
 from ._query import Query, as_query
-from ._redis_engine import ENGINE_ERRORS, Engine, check_server, describe, first_error, is_full, leave, new_client
+from ._redis_engine import (
+    ENGINE_ERRORS,
+    Engine,
+    check_server,
+    describe,
+    first_error,
+    hold_open,
+    is_full,
+    leave,
+    new_client,
+)
 from ._redis_entries import check_version, chunks_key, entry_fields, entry_number, format_entry, pairs
 from ._redis_url import Settings, format_url, parse_url
 from ._redis_waiters import Waiters
@@ -182,8 +192,11 @@ class Redis(Store["RedisSpool"]):
             # The nursery is the outermost, since the waiting task uses a client of its own.
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
-            writer = await stack.enter_async_context(new_client(self.settings))
-            reader = await stack.enter_async_context(new_client(self.settings))
+            writer, reader = new_client(self.settings), new_client(self.settings)
+            opened, released = trio.Event(), trio.Event()
+            stack.callback(released.set)
+            nursery.start_soon(hold_open, (writer, reader), opened, released)
+            await opened.wait()
             timeout = self.settings.timeout
             self._writer, self._reader = Engine(writer, timeout, self._check), Engine(reader, timeout)
             if self.create:

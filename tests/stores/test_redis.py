@@ -563,6 +563,30 @@ async def test_consumers_of_two_groups_wait_for_one_message(server: RedisServer)
 
 
 @pytest.mark.interop
+async def test_commands_are_completed_when_the_block_is_cancelled(server: RedisServer) -> None:
+    """A shielded command keeps its connection: it is not reported as lost, and the cancellation arrives as such."""
+    sent = trio.Event()
+    with trio.fail_after(20), trio.CancelScope() as scope:
+        async with stores.open(server.url) as store:
+            await put(store)
+
+            async def settle() -> None:
+                async for delivery in store.consume("group"):
+                    server.ask("CLIENT", "PAUSE", 300, "WRITE")
+                    sent.set()
+                    await delivery.ack()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(settle)
+                await sent.wait()
+                await wait_all_tasks_blocked()
+                scope.cancel()
+    assert scope.cancelled_caught
+    async with stores.open(server.url) as store:
+        assert await claim(store, "group") is None
+
+
+@pytest.mark.interop
 async def test_example_of_a_consumer(server: RedisServer, tmp_path: Path) -> None:
     """Two of them share the messages of an intake, each of which is handled once."""
     url = f"{server.url}?stream=example"
