@@ -139,7 +139,9 @@ def test_lock_of_several_processes(tmp_path: Path) -> None:
     with pipe() as (source, target), (tmp_path / "lock").open("wb") as lock:
         writer = LogWriter(target, report=report, lock=(lock.fileno(), 1))
         # Another process holds the lock of the other stream.
-        hold = "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1, 0); print(); sys.stdin.read()"
+        hold = (
+            "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1, 0); print(flush=True); sys.stdin.read()"
+        )
         command = [sys.executable, "-c", hold, str(lock.fileno())]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[lock.fileno()]
