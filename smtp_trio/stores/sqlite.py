@@ -26,10 +26,8 @@ from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_type
 from ._consumer import Claim, Outcome, check_name
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
-from ._entry import HEADER_OCTETS, read_header
-from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, UnusableStoreError, primary_code
+from ._errors import MessageNotFoundError, StoreError, UnusableStoreError, primary_code
 from ._query import Query, as_query
-from ._spool import Spool
 from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
 from ._sqlite_index import COMPARED, Index, Plan
 from ._sqlite_queue import claim, is_due, requeue, settle
@@ -42,12 +40,12 @@ from ._sqlite_reading import (
     find_id,
     find_message,
     find_uids,
-    header_row,
     read_dead_letters,
     read_entries,
     read_page,
     start_of,
 )
+from ._sqlite_spool import SQLiteSpool, insert, left_behind, publish, remove_messages, remove_pieces
 from ._store import Store
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
     from ._entry import Entry, Stored
     from ._spool import T
     from ._sqlite_queue import Claimed
-    from ._sqlite_reading import Condition, Header
+    from ._sqlite_reading import Condition
     from ._store import Selected
 
 # Why a committed message is durable
@@ -118,12 +116,10 @@ if TYPE_CHECKING:
 # After COMMIT the store checks that its path still names the file that it has open. If the database was removed or
 # replaced meanwhile, the commit went into a file that disappears with its last descriptor, and the group fails.
 
-# Less than SQLite's limit of 1,000,000,000 octets for a row (sqlite.org/limits.html), because of the other columns.
-MAX_MESSAGE = 999_000_000
-
-#: Octets of a large message that are written in one transaction.
-PIECE = 1 << 17
-
+#: The number of pieces of a message after which the write-ahead log is copied into the database. A group of messages waits
+#: for a piece, and for this copy, too. SQLite itself would copy after a thousand pages, which takes ten times as long as a
+#: piece. That number is better for small messages, which change the same pages again and again.
+PIECES_COPIED = 2
 #: The number of entries that an iteration reads first. Most pages of lists are no longer.
 FIRST_PAGE = 64
 #: How many times a search adds messages to the index; and the seconds after a search in which `SQLite.maintain` does so without
@@ -252,6 +248,10 @@ class SQLite(Store["SQLiteSpool"]):
             self._recover()
             return False
         return self._db is not None and bool(self._abandoned)
+
+    async def in_turn(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+        """Call a function in the thread that uses the connection, between two groups."""
+        return await self._group.run(work, abandon_on_cancel=abandon_on_cancel)
 
     def _recover(self) -> None:
         """Roll back after a failed commit. Close the connection only if the database was moved or removed."""
@@ -605,146 +605,3 @@ class SQLite(Store["SQLiteSpool"]):
         """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
         check_name(group, "group")
         return await self._write(partial(requeue, group=group, uids=check_items(ids, "ids", str)), announce=True)
-
-
-class SQLiteSpool(Spool):
-    """A message before it is published: the last octets in memory, the others in pieces."""
-
-    part = PIECE
-
-    def __init__(self, entry: Entry, store: SQLite) -> None:
-        super().__init__(entry.id)
-        self.pieces: int = 0
-        """The number of pieces that were written."""
-        self._store = store
-        self._header: Header | None = None
-        # Computed now: the commit runs in a thread, and its session may have gone on after a timeout.
-        self._columns = (
-            entry.id,
-            entry.received_at,
-            entry.sender,
-            entry.peer,
-            entry.helo,
-            entry.protocol,
-            entry.tls,
-            entry.auth,
-            entry.mail_params,
-        )
-        self.recipients: list[tuple[int, str, str]] = [
-            (n, address, params)
-            for n, (address, params) in enumerate(zip(entry.recipients, entry.rcpt_params, strict=True))
-        ]
-
-    async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
-        """Call a function in the thread that uses the connection, between two groups."""
-        return await self._store._group.run(work, abandon_on_cancel=abandon_on_cancel)
-
-    def write(self, data: bytearray) -> None:
-        """Write a piece."""
-        self._check_size(len(data))
-        self._store.write_piece(self.name, self.pieces, data)
-        self.pieces += 1
-
-    def _check_size(self, more: int) -> None:
-        if self.size + more > MAX_MESSAGE:
-            raise MessageTooBigError(f"{self.size + more} octets are more than SQLite can return in a row")
-
-    def finish(self) -> None:
-        """Check the size of the whole message, and find its subject and date. Its beginning is in the database."""
-        self._check_size(self.buffered)
-        self._header = read_header(self._store.read_start(self.name) + self._buffer[:HEADER_OCTETS])
-
-    def discard(self) -> bool:
-        """Remove a few pieces, of this message or of others."""
-        return self._store.remove_some()
-
-    async def discard_in_thread(self) -> None:
-        """Note that the pieces have to be removed, and do so if the disk responds."""
-        if self.pieces:
-            self._store.abandon(self.name)
-            await super().discard_in_thread()
-
-    def header(self, message_id: int) -> tuple[int, str | None, str | None]:
-        """Return the row of ``headers``."""
-        return header_row(message_id, *(self._header or read_header(self._buffer)))
-
-    def values(self, message_id: int) -> tuple[object, ...]:
-        """Return the row of ``message_rows``. The octets stay in memory: the insert may be repeated."""
-        return message_id, *self._columns, self.size + self.buffered, self._buffer
-
-
-#: The number of pieces of a message after which the write-ahead log is copied into the database. A group of messages waits
-#: for a piece, and for this copy, too. SQLite itself would copy after a thousand pages, which takes ten times as long as a
-#: piece. That number is better for small messages, which change the same pages again and again.
-PIECES_COPIED = 2
-INSERT = """
-INSERT INTO message_rows (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-#: The last id that was used. The one of a message that a consumer has removed is not used again: see `_sqlite_queue.py`.
-LAST_ID = """
-SELECT max(
-    coalesce((SELECT max(id) FROM message_rows), 0), coalesce((SELECT max(last) FROM consumer_groups), 0)
-)
-"""
-#: Messages that are removed in one transaction, and octets after which no other one is.
-REMOVED_MESSAGES, REMOVED_OCTETS = 256, 1 << 23
-#: Pieces that are removed in one transaction.
-REMOVED_AT_ONCE = 16
-
-
-def insert(db: sqlite3.Connection, messages: Sequence[SQLiteSpool]) -> None:
-    """Insert messages and their recipients in the current transaction.
-
-    One ``executemany`` inserts all rows of a table, because each statement has a fixed cost.
-    """
-    (last_id,) = db.execute(LAST_ID).fetchone()
-    numbered = list(enumerate(messages, last_id + 1))
-    db.executemany(INSERT, [message.values(message_id) for message_id, message in numbered])
-    db.executemany(
-        "INSERT INTO headers VALUES (?, ?, ?)", [message.header(message_id) for message_id, message in numbered]
-    )
-    recipients = [(message_id, *recipient) for message_id, message in numbered for recipient in message.recipients]
-    db.executemany("INSERT INTO recipients VALUES (?, ?, ?, ?)", recipients)
-
-
-def publish(db: sqlite3.Connection, message: SQLiteSpool) -> bool:
-    """Note in the current transaction that the pieces of a message belong to it. Return False if some are missing."""
-    (found,) = db.execute("SELECT count(*) FROM pieces WHERE uid = ?", [message.name]).fetchone()
-    return found == message.pieces and db.execute("DELETE FROM unpublished WHERE uid = ?", [message.name]).rowcount == 1
-
-
-def left_behind(db: sqlite3.Connection, mark: ProcessMark) -> list[str]:
-    """Return the uids of messages that were being received by a process that has ended."""
-    rows = db.execute("SELECT uid, server FROM unpublished").fetchall()
-    ended = {server for server in {server for _, server in rows} if not mark.is_held(server)}
-    return [uid for uid, server in rows if server in ended]
-
-
-def remove_pieces(db: sqlite3.Connection, uid: str) -> bool:
-    """Remove the last pieces of a message that is not stored, and return whether none are left."""
-    begin(db)
-    (count,) = db.execute("SELECT coalesce(max(n) + 1, 0) FROM pieces WHERE uid = ?", [uid]).fetchone()
-    # They may belong to a message after all: without locks, a server that still runs can be taken for ended.
-    done: bool = db.execute("SELECT 1 FROM message_rows WHERE uid = ?", [uid]).fetchone() is not None
-    if not done:
-        done = count <= REMOVED_AT_ONCE
-        db.execute("DELETE FROM pieces WHERE uid = ? AND n >= ?", [uid, count - REMOVED_AT_ONCE])
-    if done:
-        db.execute("DELETE FROM unpublished WHERE uid = ?", [uid])
-    db.execute("COMMIT")
-    return done
-
-
-def remove_messages(db: sqlite3.Connection, uids: deque[str]) -> int:
-    """Remove some of the messages in the current transaction, and return how many there were."""
-    count = octets = 0
-    for _ in range(min(len(uids), REMOVED_MESSAGES)):
-        found = db.execute("SELECT id, size FROM message_rows WHERE uid = ?", [uids.popleft()]).fetchone()
-        if found is not None:
-            db.execute("DELETE FROM message_rows WHERE id = ?", found[:1])
-            count += 1
-            octets += found[1]
-            if octets > REMOVED_OCTETS:
-                break
-    return count

@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from smtp_trio.stores import Entry, MessageTooBigError, SQLite, Stored, StoreError, _sqlite_database, read, sqlite
+from smtp_trio.stores import (
+    Entry,
+    MessageTooBigError,
+    SQLite,
+    Stored,
+    StoreError,
+    _sqlite_database,
+    _sqlite_spool,
+    read,
+)
 from smtp_trio.stores._disk import ProcessMark
-from smtp_trio.stores.sqlite import PIECE, SQLiteSpool
+from smtp_trio.stores._sqlite_spool import PIECE, SQLiteSpool
 
 from .sessions import body, envelope, large, transaction
 
@@ -308,7 +317,7 @@ async def test_upgrade_that_fails_changes_nothing(store: SQLite) -> None:
 
 
 async def test_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "MAX_MESSAGE", 2_400_000)
+    monkeypatch.setattr(_sqlite_spool, "MAX_MESSAGE", 2_400_000)
     for size in (5 << 19, 5 << 20):  # the first one exceeds the limit in the commit, the other while it is received
         with pytest.raises(MessageTooBigError) as refused:
             await store.put(transaction(), body(*large(size)))
