@@ -152,6 +152,8 @@ def test_list_is_in_order_and_has_counts() -> None:
         ("hang by client", {}, ValueError, "a rule by a client cannot act in a server"),
         (Early("MAIL"), {}, ValueError, "a rule by a client"),
         ("ansewr", {}, ValueError, "did you mean 'answer'"),
+        ("ignor", {}, ValueError, "the kinds are answer, (?!.*(ignore|early))"),
+        ("", {}, ValueError, "begins with its kind: answer, (?!.*(ignore|early))"),
         ("answer MAIL 451", {"recipient": YOU}, ValueError, "MAIL comes before the recipients"),
         ("hang", {"recipient": "bob"}, ValueError, "recipient must be an address"),
         ("hang", {"recipient": 3}, TypeError, "recipient must be str"),

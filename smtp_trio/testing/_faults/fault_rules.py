@@ -9,13 +9,14 @@ from attrs import define, evolve, field
 from ..._server.hooks import Hooks
 from ..._server.log_events import FAULT_ACTED
 from ...protocol.arguments import check_type
+from .grammar import SERVER_KINDS
 from .live import LiveDecisions, LiveScript, PolicyEntry
 from .policy import Policy
 from .rule import Rule, Sometimes
 from .rules import decides
 from .scope import Scope, Subject
 from .script import Entry, entry_of
-from .text import AnyRule, ScopedRule, parse_rule
+from .text import AnyRule, ScopedRule, read_rule
 
 #: The number of rules that a list may have, since each command is compared with all of them.
 MAX_RULES = 10_000
@@ -113,7 +114,7 @@ class FaultRules:
         """
         check_type(rule, "rule", (str, Rule, Sometimes, Policy, ScopedRule))
         check_type(seed, "seed", int)
-        scoped = parse_rule(rule) if isinstance(rule, str) else rule
+        scoped = read_rule(rule, SERVER_KINDS) if isinstance(rule, str) else rule
         if not isinstance(scoped, ScopedRule):
             scoped = ScopedRule(scoped)
         given = {"recipient": recipient, "client": client}

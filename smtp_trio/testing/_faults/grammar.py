@@ -176,6 +176,8 @@ GRAMMAR: tuple[Row, ...] = (
 #: The rows by their first word, and by class.
 BY_WORD = {row.word: row for row in GRAMMAR}
 BY_CLASS: dict[type, Row] = {row.cls: row for row in GRAMMAR}
+#: The kinds of rules that act in a server.
+SERVER_KINDS = tuple(row.word for row in GRAMMAR if row.in_server)
 #: What may follow the words of a rule; and what of that a policy may have.
 ALWAYS = ", ".join(row.word for row in GRAMMAR if row.defaults.get("times") == 0)
 RULE_MODIFIERS = (

@@ -7,6 +7,7 @@ scope. What the words of each kind are is in the table of `grammar`; this module
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from attrs import field, frozen
@@ -131,20 +132,27 @@ def parse_rule(text: str) -> ScopedRule:
     :raises TypeError: ``text`` is not a str.
     :raises ValueError: the text is invalid. The error names the word, and what is expected in its place.
     """
+    return read_rule(text, BY_WORD)
+
+
+def read_rule(text: str, kinds: Collection[str]) -> ScopedRule:
+    """Return what a text describes, as `parse_rule` does. Errors about its kind name only those of ``kinds``."""
     check_type(text, "text", str)
     if len(text) > MAX_TEXT:
         raise ValueError(f"a rule has at most {MAX_TEXT} characters, got {len(text)}")
     control = next((char for char in text if not char.isprintable() and char != "\t"), None)
     if control is not None:
         raise ValueError(f"a rule must be printable and in one line, but has {control!r}; write it as \\n or \\x00")
-    return Parser(deque(tokenize(text))).rule()
+    return Parser(deque(tokenize(text)), kinds).rule()
 
 
 class Parser:
     """Reads one rule from its tokens."""
 
-    def __init__(self, tokens: deque[Token]) -> None:
+    def __init__(self, tokens: deque[Token], kinds: Collection[str]) -> None:
         self._tokens = tokens
+        self._kinds = kinds
+        self._last: Token | None = None
         self._given: dict[str, Any] = {}
 
     def rule(self) -> ScopedRule:
@@ -168,10 +176,15 @@ class Parser:
             rule = Sometimes(made, chance)
         return ScopedRule(rule, Scope(**scope))
 
+    def _next(self) -> Token:
+        """Remove the next token, and return it."""
+        self._last = self._tokens.popleft()
+        return self._last
+
     def _chance(self) -> float | None:
         if not (self._tokens and self._tokens[0].lower == "sometimes"):
             return None
-        self._tokens.popleft()
+        self._next()
         if self._tokens and self._tokens[0].raw[:1] in "0123456789.":
             chance: float = self._value("'sometimes'", CHANCE.read)
             return chance
@@ -179,11 +192,11 @@ class Parser:
 
     def _row(self) -> Row:
         if not self._tokens:
-            raise ValueError(f"a rule begins with its kind: {', '.join(BY_WORD)}")
-        token = self._tokens.popleft()
+            raise ValueError(f"a rule begins with its kind: {', '.join(self._kinds)}")
+        token = self._next()
         row = BY_WORD.get(token.lower)
         if row is None:
-            hint = suggestion(token.raw, BY_WORD, f"the kinds are {', '.join(BY_WORD)}")
+            hint = suggestion(token.raw, self._kinds, f"the kinds are {', '.join(self._kinds)}")
             raise ValueError(f"{token} is not a kind of rule: {hint}")
         return row
 
@@ -191,7 +204,7 @@ class Parser:
         """Return the value of the next token. ``what`` precedes it."""
         if not self._tokens:
             raise ValueError(f"{what} needs a value after it")
-        token = self._tokens.popleft()
+        token = self._next()
         try:
             return read(token)
         except ValueError as error:
@@ -210,7 +223,7 @@ class Parser:
         word = self._tokens[0].lower
         counted = len(self._tokens) > 1 and self._tokens[1].lower in ("times", "time")
         if word in ("for", "from"):
-            self._tokens.popleft()
+            self._next()
             name = "recipient" if word == "for" else "client"
             if name in scope:
                 raise ValueError(f"{word!r} is given twice")
@@ -218,16 +231,16 @@ class Parser:
         elif not issubclass(row.cls, Rule):
             return False
         elif word in COUNTS:
-            self._tokens.popleft()
+            self._next()
             self._set("times", "how often it acts", COUNTS[word])
         elif counted and word[:1].isdigit():
             self._set("times", "how often it acts", self._value("the number of times", NUMBER.read))
-            self._tokens.popleft()
+            self._next()
         elif word == "nth":
-            self._tokens.popleft()
+            self._next()
             self._set("nth", "'nth'", self._value("'nth'", NUMBER.read))
         elif word == "by":
-            self._tokens.popleft()
+            self._next()
             side = self._value("'by'", unescape)
             if "by" in row.settable:
                 self._set("by", "'by'", side)
@@ -249,12 +262,12 @@ class Parser:
         if word is None or (word.kind.quoted and not token.quoted and row.default(word) is not REQUIRED):
             return False
         if named is not None or (token.lower == "at" and word.attribute == "at"):
-            self._tokens.popleft()
+            self._next()
         left.remove(word)
         what = repr(word.before) if named is not None else f"the {word.kind.name} of {row.word!r}"
         self._given[word.attribute] = self._value(what, word.kind.read)
         if word.unit and self._tokens and self._tokens[0].lower in (word.unit, word.unit.removesuffix("s")):
-            self._tokens.popleft()
+            self._next()
         return True
 
     def _fail_at_unknown(self, row: Row, left: list[Word]) -> None:
@@ -262,4 +275,4 @@ class Parser:
         known = [each.before for each in left if each.before]
         known += ["for", "from"] if not issubclass(row.cls, Rule) else MODIFIERS
         hint = suggestion(token.raw, known, f"what may follow is {', '.join(known)}")
-        raise ValueError(f"{token} is not expected here, after {row.word!r}: {hint}")
+        raise ValueError(f"{token} is not expected here, after {self._last}: {hint}")
