@@ -53,7 +53,8 @@ class App(Guard):
     """The ASGI application, with what its handlers share."""
 
     def __init__(self, context: Context, access: Access) -> None:
-        super().__init__(Router([*routes(context, operations()), *_pages.routes(context)]), access)
+        found = [*routes(context, operations()), *_pages.routes(context)]
+        super().__init__(Router(found, default=_pages.not_found), access)
         self.context: Context = context
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from .._server.threads import run_in_thread
 from ..stores import MessageNotFoundError, NotSupportedError, Stored, StoreError
@@ -81,6 +82,12 @@ async def answer(handler: Handler, context: Context, request: Request) -> Respon
         return page("error.html", request, 501, text=str(error))
     except StoreError as error:
         return page("error.html", request, 503, text=str(error))
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request for a path that no route has (the ASGI callable)."""
+    response = page("error.html", Request(scope), 404, text="There is no view at this address.")
+    await response(scope, receive, send)
 
 
 async def show_inbox(context: Context, request: Request) -> Response:
