@@ -96,28 +96,32 @@ def prepare_http(options: argparse.Namespace) -> HttpListener | None:
         return None
     try:
         from .. import web
-        from ..web._security import Access
+        from ..web._login import check_token
+        from ..web._security import Access, check_names
         from ..web._templates import environment
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--http needs the extra web, and {error.name} is missing: python -m pip install 'smtp-trio[web]'"
         ) from None
     environment()  # now: the user of --user may not be able to read the files of Python and its codecs
-    token = options.http_token
+    token, source = options.http_token, "--http-token"
     if options.http_token_file is not None:
         if token is not None:
             raise UsageError("--http-token cannot be combined with --http-token-file")
-        token = read_password(options.http_token_file)
+        token, source = read_password(options.http_token_file), "the first line of --http-token-file"
     elif token is None:
-        token = os.environ.get(TOKEN_VARIABLE)
+        token, source = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
     users = None
     if options.http_auth_file is not None:
         users = UsersFile(options.http_auth_file, interval=None)
         read_users(users)
     try:
-        access = Access.of(token, users, options.http_name)
+        if token is not None:
+            check_token(token, source)
+        check_names(options.http_name, "--http-name")
     except ValueError as error:
-        raise UsageError(f"--http: {error}") from None
+        raise UsageError(str(error)) from None
+    access = Access.of(token, users, options.http_name)
     if options.http_transcripts and options.workers != 1:
         raise UsageError("--http-transcripts cannot be combined with --workers: the sessions are in other processes")
     recorder = web.Recorder(options.http_transcripts) if options.http_transcripts else None

@@ -52,6 +52,12 @@ def same(first: str, second: str) -> bool:
     return hmac.compare_digest(*digests)
 
 
+def check_token(token: str, name: str) -> None:
+    """Raise ValueError unless a token can occur in a request. ``name`` is what the error calls it."""
+    if not (token.isascii() and token.isprintable() and token.strip()):
+        raise ValueError(f"{name}: must be visible ASCII characters, and not empty")
+
+
 @define(eq=False)
 class Login:
     """The token and the users that give access, of which at least one is not None."""
@@ -66,8 +72,8 @@ class Login:
     _checked: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
-            raise ValueError("token: must be visible ASCII characters, and not empty")
+        if self.token is not None:
+            check_token(self.token, "token")
 
     async def check(self, authorization: str, client: tuple[str, int] | None) -> None:
         """Raise `ApiError` unless an Authorization header, "" without one, gives access to this client."""

@@ -99,6 +99,13 @@ def is_address(host: str) -> bool:
     return True
 
 
+def check_names(names: Iterable[str], parameter: str) -> None:
+    """Raise ValueError for a name that cannot be in a Host header. ``parameter`` is what the error calls them."""
+    for name in names:
+        if not HOST.fullmatch(name):
+            raise ValueError(f"{parameter}: invalid host name: {name!a}")
+
+
 @define(eq=False)
 class Access:
     """Who has access, and by which names of this server."""
@@ -112,9 +119,7 @@ class Access:
     def of(cls, token: str | None, users: UsersFile | None, names: Iterable[str]) -> Access:
         """Return the access that the parameters of `app` describe. Raises ValueError if one is invalid."""
         names = frozenset(name.lower() for name in names)
-        for name in names:
-            if not HOST.fullmatch(name):
-                raise ValueError(f"names: invalid host name: {name!a}")
+        check_names(names, "names")
         return cls(None if token is None and users is None else Login(token, users), names)
 
     def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:

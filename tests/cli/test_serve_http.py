@@ -160,11 +160,12 @@ async def test_a_token_opens_an_address_that_others_can_reach(
         (["--http", "::1:8025"], "must be PORT"),
         (["--http", "no such host:0"], "invalid host name"),
         (["--http", "192.0.2.1:0", "--http-token", "x"], "this machine does not have that address"),
-        (["--http", "0", "--http-token", ""], "token"),
+        (["--http", "0", "--http-token", ""], "^--http-token: must be visible"),
+        (["--http", "0", "--http-token-file", os.devnull], "^the first line of --http-token-file: must be visible"),
         (["--http", "0", "--http-token", "x", "--http-token-file", "x"], "cannot be combined"),
         (["--http", "0", "--http-token-file", "missing"], "No such file"),
         (["--http", "0", "--http-auth-file", "missing"], "No such file"),
-        (["--http", "0", "--http-name", "http://x"], "invalid host name"),
+        (["--http", "0", "--http-name", "http://x"], "^--http-name: invalid host name"),
         (["--http", "0", "--http-transcripts", "5", "--workers", "2"], "cannot be combined with --workers"),
         (["--http-token", "x"], "requires --http"),
         (["--http-transcripts", "5"], "requires --http"),
@@ -175,6 +176,12 @@ async def test_options_that_cannot_be_used_are_errors(options: list[str], error:
         listener = prepare_http(make_parser(["serve"]).parse_args(["serve", "--port", "0", *options]))
         assert listener is not None
         await listener.open()
+
+
+async def test_an_empty_variable_for_the_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMTP_TRIO_HTTP_TOKEN", "")
+    with pytest.raises(UsageError, match=r"^SMTP_TRIO_HTTP_TOKEN: must be visible"):
+        prepare_http(make_parser(["serve"]).parse_args(["serve", "--port", "0", "--http", "0"]))
 
 
 async def test_an_address_that_everybody_could_use_is_exit_code_2(tmp_path: Path) -> None:
