@@ -36,18 +36,18 @@ class HttpListener:
     """The HTTP listener of ``--http``."""
 
     _address: tuple[str, int]
-    #: Returns the application for a server and a store.
+    #: A function that returns the application for a server and a store.
     _app: Callable[..., App]
     _access: Access
     _users: UsersFile | None
-    #: What records the sessions; None if they are not.
+    #: The recorder of sessions; None if they are not recorded.
     recorder: Recorder | None
     #: The fault rules of the server; None if it has none, or worker processes serve.
     faults: FaultRules | None = field(default=None, init=False)
     _listeners: list[trio.SocketListener] = field(factory=list, init=False)
 
     async def open(self) -> None:
-        """Open the sockets. Raises UsageError if that is not possible, or if everybody would have access."""
+        """Open the sockets. Raises UsageError if they cannot be opened, or if an exposed address lacks a token and users."""
         host, port = self._address
         try:
             self._listeners = await open_listeners(port, None if host == "*" else host)
@@ -71,7 +71,7 @@ class HttpListener:
         relay: Relay | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until cancelled; ``nursery.start`` returns the URL. ``server`` is None if ``workers`` serve."""
+        """Serve until cancelled; ``nursery.start`` returns the URL. ``server`` is None with ``workers``."""
         from ..web._serve import serve_listeners
 
         of_workers = {} if workers is None else {"measure": workers.measure, "problem": workers.problem}
@@ -82,7 +82,7 @@ class HttpListener:
             task_status.started(url)
 
     def reload(self) -> None:
-        """Read the file of users again. Raises UsageError when it cannot be used; the users then stay as they are."""
+        """Read the file of users again. Raises UsageError if it is invalid; the previous users are kept then."""
         if self._users is not None:
             read_users(self._users)
 
@@ -103,7 +103,7 @@ def prepare_http(options: argparse.Namespace) -> HttpListener | None:
         raise UsageError(
             f"--http needs the extra web, and {error.name} is missing: python -m pip install 'smtp-trio[web]'"
         ) from None
-    environment()  # now: the user of --user may not be able to read the files of Python and its codecs
+    environment()  # before --user, which may not be able to read the files of Python
     token, source = options.http_token, "--http-token"
     if options.http_token_file is not None:
         if token is not None:

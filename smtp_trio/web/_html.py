@@ -1,4 +1,4 @@
-"""The HTML of messages, without what could act or be fetched."""
+"""Sanitised HTML of messages, without active content and remote resources."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import nh3
 if TYPE_CHECKING:
     from ._message import MessagePart
 
-# A message is displayed in a frame that keeps it away from the page in three ways, each of which is enough for scripts:
+# A message is displayed in a frame. Three measures isolate it from the page, each of which would stop scripts by itself:
 #
 # 1. nh3 keeps only the elements and attributes below. Scripts, forms, frames, SVG, ``<base>`` and ``<meta>`` are removed.
 # 2. The attribute ``sandbox`` of the frame, and the directive of the same name in its response, give the document an origin of
 #    its own, without scripts.
 # 3. The Content-Security-Policy of the response allows inline styles and images in ``data:`` URLs, and nothing else. So the
-#    document cannot fetch anything, also not from a style sheet, whose text nh3 does not look into.
+#    document cannot fetch anything, not even from a style sheet, whose text nh3 does not check.
 #
-# Images that the message refers to by ``cid:`` (RFC 2392) are put into the document as ``data:`` URLs. The frame needs no
-# access to this server then. Images of other servers tell the sender who has read the message, and when, so their addresses are
-# left out until the reader asks for them.
+# Images of the message (``cid:`` URLs, RFC 2392) are embedded as ``data:`` URLs, so the frame needs no access to this server.
+# Fetching images from other servers would reveal to the sender that the message was read, and when. So their URLs are
+# removed until the user asks for them.
 #
 # The time that an HTML parser needs grows with the number of elements and the depth at which they are, because it looks for
 # open elements. `MAX_TAGS` bounds both. Most documents of this size take milliseconds, and the worst that was found, an
 # element of 100,000 attributes, takes three seconds, in a thread that has the GIL only while an attribute is looked at.
 
-#: The number of "<" up to which HTML is displayed.
+#: The maximum number of "<" in displayed HTML.
 MAX_TAGS = 10_000
-#: Characters in which references to other servers are looked for.
+#: The number of characters that are searched for references to other servers.
 MAX_SCAN = 1 << 17
-#: Octets of the images that are put into one document.
+#: The maximum number of octets of the images that are embedded in one document.
 MAX_IMAGES = 8 << 20
 
 TAGS = nh3.ALLOWED_TAGS | {"center", "font", "style", "big", "tfoot", "section", "main"}
@@ -60,7 +60,7 @@ ATTRIBUTES = {
 URL_SCHEMES = {"http", "https", "mailto", "tel", "cid", "data"}
 LINK = re.compile(r"(?:https?|mailto|tel):|#", re.IGNORECASE)
 REMOTE = re.compile(r"(?:https?:)?//", re.IGNORECASE)
-#: A reference in a style sheet to what is not in the message.
+#: A reference to another server in a style sheet.
 STYLE_URL = re.compile(r"url\(\s*(?:[\"']\s*)?(?:https?:)?//", re.IGNORECASE)
 REMOTE_IMAGE = re.compile(r"(?:\b(?:src|background)\s*=|\burl\()\s*(?:[\"']\s*)?(?:https?:)?//", re.IGNORECASE)
 #: Types of images that browsers show, and that cannot contain scripts or references.
@@ -89,9 +89,9 @@ def has_remote_images(html: str) -> bool:
 
 
 def sanitised(html: str, parts: Iterable[MessagePart] = (), *, remote: bool = False) -> str:
-    """Return a document of HTML without scripts, forms, frames and what would be fetched. It may take a few seconds.
+    """Return an HTML document without scripts, forms, frames and remote resources. It may take a few seconds.
 
-    ``parts`` are those of the message: images in them can be shown. ``remote`` keeps the addresses of images of other servers.
+    ``parts`` are the parts of the message, which may be embedded images. ``remote`` keeps the URLs of images on other servers.
     """
     pieces = html.split("<", MAX_TAGS + 1)
     clean = nh3.clean(
@@ -108,7 +108,7 @@ def sanitised(html: str, parts: Iterable[MessagePart] = (), *, remote: bool = Fa
 
 
 class AttributeFilter:
-    """Decides about the addresses in the attributes of one document."""
+    """A filter of the URLs in the attributes of one document."""
 
     def __init__(self, parts: Iterable[MessagePart], *, remote: bool) -> None:
         self._parts = {part.content_id: part for part in parts if part.content_id and part.type in IMAGE_TYPES}
@@ -117,7 +117,7 @@ class AttributeFilter:
         self._remote = remote
 
     def __call__(self, tag: str, name: str, value: str) -> str | None:
-        """Return the value of an attribute, or None without it."""
+        """Return the value that an attribute gets, or None to remove it."""
         match name:
             case "src":
                 if value[:4].lower() == "cid:":
@@ -131,7 +131,7 @@ class AttributeFilter:
         return value
 
     def _data_url(self, content_id: str) -> str | None:
-        """Return the URL of an image in the message, or None. Each use of it counts, since it makes the document larger."""
+        """Return the ``data:`` URL of an image in the message, or None. Each use counts towards MAX_IMAGES."""
         part = self._parts.get(unquote(content_id))
         if part is None or self._octets + part.size > MAX_IMAGES:
             return None

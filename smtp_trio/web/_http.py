@@ -28,40 +28,39 @@ if TYPE_CHECKING:
 
     from .._types import Peer
 
-# General ASGI servers leave it to a proxy to protect them from slow clients: under Trio, Hypercorn 0.18 has no limit for the
-# number of connections or for the time that a request body or the reading of a response takes, sends its responses
-# shielded from cancellation, so that one client that does not read delays the end of the program for ever, and lets
-# clients switch to HTTP/2 and WebSocket. The listener of a mail server has to be bounded in all of these. What remains is
-# small, since h11 does the protocol: it checks the framing of messages, the size of headers, and that what the application
-# sends is a valid response.
+# General ASGI servers rely on a proxy for protection from slow clients. Under Trio, Hypercorn 0.18 does not limit the number of
+# connections, the time for receiving a request body, or the time in which a client reads a response. It sends responses
+# shielded from cancellation, so one client that does not read can block the shutdown for ever, and it lets clients switch
+# to HTTP/2 and WebSocket. The listener of a mail server needs limits for all of these. The remaining code is small, since
+# h11 implements the protocol: it checks the framing of messages, the size of headers, and that the responses of the
+# application are valid.
 #
 # Each wait for a client has a deadline:
 #
 # - IDLE_TIMEOUT for the first octet of a request, and HEAD_TIMEOUT from there for its whole head;
 # - the body is read when the application asks for it, which has its own deadline (`_security.py`);
 # - SEND_TIMEOUT for each PIECE of a response;
-# - LINGER_TIMEOUT for the end of what a client still sends after an error.
+# - LINGER_TIMEOUT for the rest of a request after an error.
 #
-# Of the connections, MAX_CONNECTIONS are open at a time, and MAX_PER_PEER of one client. When a new one comes and there is no
-# room, the one that has been waiting longest for a request is closed in its favour, so that those who hold connections
-# without using them do not keep others away.
+# At most MAX_CONNECTIONS are open at a time, and MAX_PER_PEER of one client. A new connection beyond that replaces the one that
+# has waited longest for a request, so that unused connections do not keep other clients out.
 
 IDLE_TIMEOUT, HEAD_TIMEOUT, SEND_TIMEOUT, LINGER_TIMEOUT = 15.0, 10.0, 10.0, 2.0
-#: Octets of the first line and the header of a request.
+#: The maximum number of octets of the first line and the header of a request.
 MAX_HEAD = 16 * 1024
-#: Octets that are sent or received at a time.
+#: The maximum number of octets of one write or read.
 PIECE = 64 * 1024
 MAX_CONNECTIONS, MAX_PER_PEER = 512, 64
-#: Octets of large responses that may wait for their clients at a time. Further ones are answered with 503.
+#: The maximum number of octets of large responses that clients have not read. Further requests get 503.
 MAX_WAITING, LARGE = 256 * 1024 * 1024, 1024 * 1024
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
 BODILESS = (204, 304)
-#: The fields that say where a body ends. A request has one of them.
+#: The fields that delimit a body. A request must not have both (RFC 9112 6.1).
 FRAMINGS = {b"content-length", b"transfer-encoding"}
 
 
 def max_connections() -> int:
-    """Return the number of connections: MAX_CONNECTIONS, or a quarter of the descriptors that the process may have."""
+    """Return the lesser of MAX_CONNECTIONS and a quarter of the file descriptors that the process may have."""
     try:
         import resource
     except ImportError:  # on systems other than POSIX
@@ -75,14 +74,14 @@ class Connections:
     """The open connections of a listener."""
 
     app: ASGIApp
-    #: How many there may be.
+    #: The maximum number of connections.
     limit: int = field(factory=max_connections)
-    #: Octets of large responses that wait for their clients.
+    #: The number of octets of large responses that clients have not read.
     waiting: int = 0
     #: The number of connections.
     count: int = 0
     by_peer: Counter[str] = field(factory=Counter)
-    #: The scopes of those that wait for a request, from the longest wait to the shortest.
+    #: The cancel scopes of connections that wait for a request, from the longest wait to the shortest.
     idle: OrderedDict[trio.CancelScope, None] = field(factory=OrderedDict)
 
     async def handle(self, stream: trio.SocketStream, peer: Peer | None) -> None:
@@ -96,8 +95,8 @@ class Connections:
             if self._has_room(key):
                 await Connection(self, stream, (server.host, server.port or 0), (client.host, client.port or 0)).run()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client has left
-        except Exception as error:  # a fault here must not end the others, or the intake of mail
+            pass  # the client has closed the connection
+        except Exception as error:  # it must not end other connections or the mail server
             log_events.HTTP_FAILED.log(request="connection", error=repr(error), exc_info=error)
         finally:
             self.count -= 1
@@ -108,7 +107,7 @@ class Connections:
             await trio.aclose_forcefully(stream)
 
     def _has_room(self, key: str | None) -> bool:
-        """Return whether a connection that was counted may stay, for which an idle one may have to end."""
+        """Return whether a connection that was counted is within the limits, after closing an idle one if necessary."""
         if key is not None and self.by_peer[key] > MAX_PER_PEER:
             return False
         if self.count > self.limit:
@@ -120,7 +119,7 @@ class Connections:
 
 @define(eq=False)
 class Connection:
-    """One connection: its requests are answered one after the other."""
+    """One connection, whose requests are answered in sequence."""
 
     _all: Connections
     _stream: trio.SocketStream
@@ -129,12 +128,12 @@ class Connection:
     _protocol: h11.Connection = field(
         factory=partial(h11.Connection, h11.SERVER, max_incomplete_event_size=MAX_HEAD), init=False
     )
-    #: The client has left, or was too slow: nothing more is sent or received.
+    #: The client has closed the connection or was too slow, so nothing more is sent or received.
     _gone: bool = field(default=False, init=False)
     _method: bytes = field(default=b"", init=False)
     #: The response has no body.
     _bodiless: bool = field(default=False, init=False)
-    #: The beginning of the response that the application has sent. It is sent with the first octets of the body.
+    #: The status and headers from the application, which are sent with the first octets of the body.
     _head: Message | None = field(default=None, init=False)
 
     async def run(self) -> None:
@@ -152,7 +151,7 @@ class Connection:
         self._protocol.receive_data(await self._stream.receive_some(PIECE))
 
     async def _read_head(self) -> h11.Request | None:
-        """Return the next request, or None if there is none, an invalid one, or one that takes too long."""
+        """Return the next request, or None if the connection ended, or the request is invalid or too slow."""
         with trio.CancelScope(deadline=trio.current_time() + IDLE_TIMEOUT) as scope:
             self._all.idle[scope] = None
             begun = False
@@ -164,9 +163,9 @@ class Connection:
                     if not begun:
                         begun, scope.deadline = True, trio.current_time() + HEAD_TIMEOUT
                 if not event.http_version.startswith(b"1."):
-                    status = 505  # such as the beginning of HTTP/2 (RFC 9113 3.4)
+                    status = 505  # for example the preface of HTTP/2 (RFC 9113 3.4)
                 elif {name for name, _ in event.headers} >= FRAMINGS:
-                    status = 400  # a proxy may take another part of it for the body (RFC 9112 6.1)
+                    status = 400  # a proxy may delimit the body in another way (RFC 9112 6.1)
                 else:
                     return event
             except h11.RemoteProtocolError as error:
@@ -180,7 +179,7 @@ class Connection:
         return None
 
     async def _receive_body(self) -> Message:
-        """Return the next part of the request body; after it, return when the client has left (the ASGI callable)."""
+        """Return the next part of the request body; after its end, wait until the client disconnects (the ASGI callable)."""
         try:
             while not self._gone and self._protocol.our_state is not h11.DONE:
                 if self._protocol.their_state is not h11.SEND_BODY:
@@ -205,10 +204,10 @@ class Connection:
                 self._gone = True
                 return
             self._protocol.receive_data(data)  # the beginning of the next request
-        await trio.sleep_forever()  # it is not read before this one is answered
+        await trio.sleep_forever()  # pipelined requests are read after this one is answered
 
     async def _linger(self) -> None:
-        """Let the client receive the response to a request that was not read: to close at once would reset the connection."""
+        """Discard the rest of a request, since closing with unread octets would reset the connection and lose the response."""
         if self._gone or self._protocol.their_state is h11.CLOSED:
             return
         with trio.move_on_after(LINGER_TIMEOUT):
@@ -243,7 +242,7 @@ class Connection:
             raise RuntimeError("the application has not sent a response")
 
     async def _send(self, message: Message) -> None:
-        """Send a part of the response (the ASGI callable). After the client has left, do nothing."""
+        """Send a part of the response (the ASGI callable). Do nothing after the client has disconnected."""
         if self._gone or self._protocol.our_state not in (h11.SEND_RESPONSE, h11.SEND_BODY):
             await trio.lowlevel.checkpoint()
         elif message["type"] == "http.response.start":
@@ -252,7 +251,7 @@ class Connection:
             await self._send_body(message.get("body", b""), last=not message.get("more_body", False))
 
     async def _send_body(self, body: bytes, *, last: bool) -> None:
-        """Send a part of the body, and before the first part the head."""
+        """Send a part of the body, preceded by the head if it is the first part."""
         octets = b""
         large = len(body) if len(body) > LARGE else 0
         if self._head is not None:
@@ -279,7 +278,7 @@ class Connection:
             await self._write(octets)
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """Return the head of a response. What has been received of the request and not been read is dropped."""
+        """Return the head of a response, and drop received octets of the request that were not read."""
         with suppress(h11.RemoteProtocolError):
             while self._protocol.their_state is h11.SEND_BODY and self._protocol.next_event() is not h11.NEED_DATA:
                 pass
@@ -291,7 +290,7 @@ class Connection:
         return self._protocol.send(h11.Response(status_code=status, headers=headers, reason=reason)) or b""
 
     async def _send_error(self, status: int) -> None:
-        """Answer a request that the application does not get."""
+        """Send the response to a request that is not passed to the application."""
         head = self._start(status, [(b"content-length", b"0")])
         await self._write(head + (self._protocol.send(h11.EndOfMessage()) or b""))
 

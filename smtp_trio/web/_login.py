@@ -1,4 +1,4 @@
-"""`Login`: who has access to the HTTP listener, by a token or a password."""
+"""`Login`: checks of the token and the passwords of HTTP requests."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from ._operation import ApiError
 if TYPE_CHECKING:
     from ..credentials import UsersFile
 
-# A token is compared with the secret of each request, in constant time. To check a password takes a tenth of a second of a
-# processor, on purpose, and each of the requests of a page brings it. So one that was right is remembered for a while, as
-# a MAC with a key of this process. Others are computed in one thread, for which the clients take turns, and for a client
-# that has failed before only when the processor has nothing else to do. After MAX_FAILURES in a minute a client has to wait:
-# a guesser gets a few tries, and someone with a right password that is remembered, or with the token, is not affected.
+# A token is compared with the secret of each request in constant time. Hashing a password takes a tenth of a second of
+# processor time on purpose, and each request of a page has the password. So a password that was correct is remembered for a
+# while, as a MAC with a key of this process. Others are hashed in one thread, which serves the clients in turn; those of a
+# client that has failed before are hashed at idle priority. After MAX_FAILURES in a minute a client has to wait. This stops
+# the guessing of passwords, and does not affect requests with the token or with a remembered password.
 
-#: Seconds for which a right password is remembered, how many are, and passwords that are checked or wait for it at a time.
+#: Seconds for which a correct password is remembered, the maximum number of remembered passwords, and of those that are being
+#: checked or wait for a check.
 REMEMBERED, MAX_REMEMBERED, MAX_CHECKED = 60.0, 1000, 16
 MINUTE, MAX_CLIENTS = 60.0, 4096
-#: Failed requests of one client in a minute after which no password of it is checked, and none is logged.
+#: The number of failures in a minute after which the passwords of a client are neither checked nor logged.
 MAX_FAILURES = 20
-#: After how many failures passwords are checked at idle priority.
+#: The number of failures after which the passwords of a client are checked at idle priority.
 SUSPECT = 3
 CHALLENGE = 'Basic realm="smtp_trio", charset="UTF-8"'
 
@@ -47,7 +48,7 @@ def parse_basic(value: str) -> tuple[str, str] | None:
 
 
 def same(first: str, second: str) -> bool:
-    """Compare two texts in a time that does not depend on where they differ, or on their lengths."""
+    """Compare two strings in a time that depends neither on where they differ nor on their lengths."""
     digests = (hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in (first, second))
     return hmac.compare_digest(*digests)
 
@@ -60,7 +61,7 @@ def check_token(token: str, name: str) -> None:
 
 @define(eq=False)
 class Login:
-    """The token and the users that give access, of which at least one is not None."""
+    """The token and the users whose credentials are accepted. At least one of the two is not None."""
 
     token: str | None = field(repr=False)
     users: UsersFile | None
@@ -76,7 +77,7 @@ class Login:
             check_token(self.token, "token")
 
     async def check(self, authorization: str, client: tuple[str, int] | None) -> None:
-        """Raise `ApiError` unless an Authorization header, "" without one, gives access to this client."""
+        """Raise `ApiError` unless the Authorization header has valid credentials; ``authorization`` is "" without one."""
         scheme, _, value = authorization.partition(" ")
         peer = Peer("", None, "memory") if client is None else Peer(*client, "tcp")
         user, right = "", False
@@ -96,7 +97,7 @@ class Login:
         return ApiError(401, message, {"www-authenticate": CHALLENGE})
 
     async def _is_right(self, peer: Peer, user: str, password: str) -> bool:
-        """Return whether a password is the token, or that of the user."""
+        """Return whether a password is the token or the user's password."""
         users = self.users
         if self.token is not None and same(password, self.token):
             return True
@@ -121,7 +122,7 @@ class Login:
         return bool(right)
 
     def _count_failure(self, peer: Peer, user: str) -> None:
-        """Count and log a failure. Those beyond MAX_FAILURES are neither counted, so that they end, nor logged."""
+        """Count and log a failure. Those beyond MAX_FAILURES are not logged, and not counted, so that the delay ends."""
         failures = self._failures.get(address_of(peer)) or 0
         if failures < MAX_FAILURES:
             self._failures.put(address_of(peer), group_of(peer), failures + 1)

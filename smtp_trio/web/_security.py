@@ -1,6 +1,6 @@
-"""`Guard`: what stands between the network and all handlers. No handler checks for itself who may do what.
+"""`Guard`: the checks that each request passes before a handler is called. Handlers have no access checks of their own.
 
-`Access` says who has access; `_login.py` checks it. `_http.py` has the limits for slow clients.
+`Access` describes the access control, and `_login.py` checks credentials. `_http.py` has the limits for slow clients.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 
     from ..credentials import UsersFile
 
-# The listener is on the user's own machine most of the time, and without a token. Then its only protection from the sites that
-# the user visits is what a browser tells about them:
+# The listener usually runs on the user's own machine, without a token. A web site that the user visits can then send requests
+# to it through the browser. The headers that browsers set are the only protection from that:
 #
-# - DNS rebinding: a site changes the address of its name to 127.0.0.1, and the browser takes this server for the site. The
-#   Host header has the site's name then (RFC 9110 7.2). Only `localhost`, IP addresses and the names that were configured
-#   are accepted: the browser would not let a site use an address as its name.
-# - CSRF: a site cannot read our responses, since no response allows it to (CORS), but it can send what a form can. So a
-#   change needs what a form cannot send: a method other than POST, a content type other than those of forms, or a header
-#   of its own. This also holds with a password, because browsers add one that they know to requests of other sites.
-#   Besides, a request of which the browser says that another site has made it is refused (Fetch metadata, Origin).
-# - Other sites may link to a page, and not embed it or load parts of it.
+# - DNS rebinding: a site points its own name at 127.0.0.1, so that the browser treats this server as a part of the site. The
+#   Host header then has the site's name (RFC 9110 7.2). So only `localhost`, IP addresses and configured names are
+#   accepted; a site cannot have an IP address as its name.
+# - CSRF: a site cannot read the responses, since none of them allows it (CORS), but it can send whatever a form can send. So
+#   a request that changes something needs a method other than POST, a content type that forms do not have, or a custom
+#   header. A password does not replace this, because browsers add a known one to the requests of other sites. In
+#   addition, requests that the browser marks as made by another site are refused (Fetch metadata, Origin).
+# - Other sites may link to a page, but not embed it or load parts of it.
 #
-# There are no cookies, so nothing has authority that a browser sends by itself, except the password of HTTP Basic.
+# Cookies are not used. HTTP Basic is the only kind of credentials that a browser sends by itself.
 
 #: The policy of pages: everything comes from this server, nothing is inline, and no other site can frame it.
 CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-#: The headers of each response that does not have others.
+#: The default headers of responses.
 HEADERS: Final = {
     "content-security-policy": CSP,
     "x-content-type-options": "nosniff",
@@ -59,39 +59,40 @@ HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    # Browsers would look up the hosts of links in messages, which tells the sender who has read them.
+    # A browser that resolves the hosts of links in advance would reveal to the sender that a message was read.
     "x-dns-prefetch-control": "off",
     "cache-control": "no-store",
 }
-#: Octets of a path with its query, and of the body of a request.
+#: The maximum number of octets of a path with its query, and of a request body.
 MAX_URL, MAX_BODY = 8 * 1024, 8 * 1024 * 1024
-#: Digits of a Content-Length: Python refuses to read numbers of thousands of them.
+#: The maximum number of digits of a Content-Length. Python raises ValueError for numbers with thousands of digits.
 MAX_DIGITS = 18
-#: Seconds in which a body has to be received.
+#: The time limit for receiving a body, in seconds.
 BODY_TIMEOUT = 30.0
-#: Requests that are worked on at a time. Others wait, so that the sessions of mail get their turns, and so that few messages
-#: are in memory. Requests that mostly wait are not counted.
+#: The maximum number of requests that are handled at the same time. Others wait, so that SMTP sessions get their share of the
+#: processor and few messages are in memory. Requests that mostly wait are not counted.
 MAX_WORKING = 4
-#: Bodies of more than SMALL_BODY octets that are received at a time, since each is in memory.
+#: The maximum number of bodies larger than SMALL_BODY octets that are received at the same time, since each is in memory.
 MAX_BODIES, SMALL_BODY = 16, 64 * 1024
 WAITING_PATHS = frozenset({"/api/events", "/api/wait"})
-#: Paths that are for everybody, and never wait: a supervisor asks them. They say nothing about the mail.
+#: Health checks for supervisors. They need no credentials and never wait for other requests; their responses contain no mail.
 HEALTH_PATHS = frozenset({"/livez", "/readyz"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-#: What a document of this server may ask for besides static files, by the destination of the request (Fetch metadata). Images are
-#: those of messages. Nothing else of a message can become a script or a style sheet, or keep the connections of a browser.
+#: The destinations (Fetch metadata) of requests that a document of this server may make, besides those for static files.
+#: Images are those of messages. Other content of a message is never loaded as a script or style sheet, and cannot occupy the
+#: connections of a browser.
 DESTINATIONS = frozenset({None, "", "document", "empty", "iframe"})
 IMAGES, STATIC = "/api/v1/message/", "/static/"
-#: What a form of another site can send as a POST request, "" with a body without a type (the Fetch standard, section 2.2.2).
+#: The content types that a form of another site can POST; "" is a body without a type (the Fetch standard, section 2.2.2).
 FORM_TYPES = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
-#: A header that says that a form has not sent the request. Its value does not matter.
+#: A header that forms cannot send. Its value does not matter.
 CUSTOM_HEADER = "x-requested-with"
 #: A host name or an IP address, with or without a port (RFC 9110 7.2).
 HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{0,5}))?")
 
 
 def is_address(host: str) -> bool:
-    """Return whether a host is an IP address, in brackets if it is one of IPv6."""
+    """Return whether a host is an IPv4 address, or an IPv6 address in brackets."""
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -108,11 +109,11 @@ def check_names(names: Iterable[str], parameter: str) -> None:
 
 @define(eq=False)
 class Access:
-    """Who has access, and by which names of this server."""
+    """The credentials that requests need, and the host names that they may use."""
 
-    #: None if everybody has access.
+    #: The accepted credentials; None if none are required.
     login: Login | None = None
-    #: The names besides `localhost` and addresses, in lower case, with or without a port.
+    #: The accepted host names besides `localhost` and IP addresses, in lower case, with or without a port.
     names: frozenset[str] = field(default=frozenset())
 
     @classmethod
@@ -128,12 +129,11 @@ class Access:
             host = each.socket.getsockname()[0]
             if self.login is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
                 raise ValueError(
-                    f"{format_address(each.socket)} is not a loopback address, and everybody would have access: "
-                    "a token or a file of users is required"
+                    f"{format_address(each.socket)} is not a loopback address: a token or a file of users is required"
                 )
 
     def check_host(self, host: str) -> None:
-        """Raise `ApiError` if a Host header has a name that is not one of this server."""
+        """Raise `ApiError` if a Host header has a name that is not accepted."""
         match = HOST.fullmatch(host)
         if match is None:
             raise ApiError(400, "invalid Host header")
@@ -158,7 +158,7 @@ def check_site(scope: Scope, headers: Headers) -> None:
     destination = headers.get("sec-fetch-dest")
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     if destination not in DESTINATIONS and not path.startswith((STATIC, IMAGES) if destination == "image" else STATIC):
-        raise ApiError(403, "this cannot be a part of a document")
+        raise ApiError(403, "this path cannot be loaded as a part of a document")
     if method == "POST":
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         bearer = headers.get("authorization", "")[:7].lower() == "bearer "
@@ -172,7 +172,7 @@ def check_site(scope: Scope, headers: Headers) -> None:
 
 @define(eq=False)
 class Guard:
-    """An ASGI application around another one, to which it passes the requests that are allowed."""
+    """An ASGI middleware that refuses requests which are not allowed."""
 
     _app: ASGIApp
     access: Access
@@ -211,7 +211,7 @@ class Exchange:
     _body_ended: bool = field(default=False, init=False)
 
     async def run(self) -> None:
-        """Check the request and pass it on; answer it here if it is not allowed or an error occurs."""
+        """Check the request and call the application; send an error response if it is not allowed or an exception occurs."""
         response: Response | None = None
         try:
             await self._check()
@@ -221,10 +221,10 @@ class Exchange:
         except HTTPException as error:
             response = JSONResponse({"error": error.detail}, error.status_code, error.headers)
         except ClientDisconnect:
-            response = Response(status_code=400)  # which nobody receives
+            response = Response(status_code=400)  # never received; it ends the exchange
         except Exception as error:
             if self._started:
-                raise  # to the HTTP server, which ends the connection: the response is not complete
+                raise  # the response is incomplete, so the HTTP server has to close the connection
             request = f"{self._scope['method']} {self._scope['path']}"
             log_events.HTTP_FAILED.log(request=ClientText(request), error=repr(error), exc_info=error)
             response = JSONResponse({"error": "internal error; the log has the reason"}, 500)
@@ -248,7 +248,7 @@ class Exchange:
             raise ApiError(414, f"the URL is longer than {MAX_URL} octets")
         if not path.startswith("/"):
             raise ApiError(400, "the path must begin with a slash")
-        if (host := headers.get("host")) is not None:  # HTTP/1.0, as some supervisors speak, does not require it
+        if (host := headers.get("host")) is not None:  # optional in HTTP/1.0, which some supervisors use
             self._guard.access.check_host(host)
         if path in HEALTH_PATHS:
             return
@@ -260,7 +260,7 @@ class Exchange:
             await login.check(headers.get("authorization", ""), scope.get("client"))
 
     async def _pass_on(self) -> None:
-        path = "/" + self._path.lstrip("/")  # which the routes take for the same
+        path = "/" + self._path.lstrip("/")  # the routes treat both in the same way
         if path not in HEALTH_PATHS and path not in WAITING_PATHS:
             await self._work()
         await self._guard._app(self._scope, self._receive_body, self._add_headers)
@@ -275,12 +275,12 @@ class Exchange:
             self._guard._working.release()
 
     async def _receive_body(self) -> Message:
-        """Return the next part of the body, of which the size and the time are limited (the ASGI callable)."""
+        """Return the next part of the body, within the limits of size and time (the ASGI callable)."""
         if self._body_ended:
             return await self._receive()
         if self._body_deadline is None:
             self._body_deadline = trio.current_time() + BODY_TIMEOUT
-            # A client that sends its body slowly does not keep others waiting.
+            # A client that sends its body slowly must not block others.
             self._works_after_body = self._works
             self._stop_working()
         message: Message | None = None
@@ -300,7 +300,7 @@ class Exchange:
         return message
 
     async def _add_headers(self, message: Message) -> None:
-        """Send a part of the response, with the headers that each one has (the ASGI callable)."""
+        """Send a part of the response, with the default headers (the ASGI callable)."""
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
