@@ -19,19 +19,19 @@ from ._message import MAX_PARTS, MessagePart, parse, read_part, safe_filename
 from ._operation import ApiError, Json, Operation, Parameter, arguments, json_body
 from ._schemas import ID, MAX_ID, NOT_FOUND, QUERY, array, described, optional, record, ref
 
-#: The number of messages that a list has, unless a request asks for another one, and at most.
+#: The default and the maximum number of messages in a list.
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
-#: The number of terms of a query. Each of them may have to read every message.
+#: The maximum number of terms of a query. Each of them may require reading every message.
 MAX_TERMS = 32
 #: The number of messages that are removed by one call of a store.
 BATCH = 500
-#: Octets of a response that are sent at a time.
+#: The number of octets of a response that are sent at a time.
 CHUNK = 1 << 17
 PART_FIELDS = [field.name for field in fields(MessagePart) if field.name != "source"]
 
 
 class Octets(Response):
-    """A response with octets that a stranger has chosen. A browser saves them, and never displays or runs them."""
+    """A response with untrusted octets. Browsers save them, and never display or run them."""
 
     def __init__(self, octets: bytes, media_type: str, filename: str) -> None:
         ascii_name = filename.encode("ascii", "replace").decode().replace("?", "_").replace("%", "_")
@@ -50,13 +50,13 @@ class Octets(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         view = memoryview(self._octets if scope["method"] != "HEAD" else b"")
-        for start in range(0, len(view), CHUNK):  # in pieces, since each one is copied several times on its way
+        for start in range(0, len(view), CHUNK):  # in pieces, since each is copied several times
             await send({"type": "http.response.body", "body": bytes(view[start : start + CHUNK]), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
 def query_of(values: Mapping[str, Any]) -> Query:
-    """Return the query in the parameters of a request. Raises `ApiError` if it is invalid."""
+    """Parse the query in the parameters of a request. Raises `ApiError` if it is invalid."""
     try:
         query = Query.parse(values.get("query", ""))
     except ValueError as error:
@@ -86,7 +86,7 @@ async def describe_message(context: Context, stored: Stored) -> dict[str, object
 async def stored_of(context: Context, request: Request) -> Stored:
     """Return the message that a request names. Raises `MessageNotFoundError`."""
     name = arguments(request)["id"]
-    if "\0" in name:  # some stores cannot even compare it
+    if "\0" in name:  # some stores cannot compare it
         raise MessageNotFoundError
     return await context.store.get(name)
 
@@ -153,7 +153,7 @@ async def delete_messages(context: Context, request: Request) -> Response:
     values = arguments(request)
     query = query_of(values)
     if bool(query.terms) == values["all"]:
-        raise ApiError(400, "query, all: exactly one of a query that is not empty and all=true must be given")
+        raise ApiError(400, "query, all: give either a query that is not empty, or all=true")
     async with aclosing(context.store.search(query)) as entries:
         ids = [entry.id async for entry in entries]
     return Json({"removed": await remove_all(context, ids)})
@@ -177,12 +177,12 @@ OPERATIONS = (
             QUERY,
             Parameter(
                 name="limit",
-                description="The number of messages, at most",
+                description="The maximum number of messages",
                 schema={"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": PAGE_SIZE},
             ),
             Parameter(
                 name="before_id",
-                description="List the messages that follow the one with this id, which are older",
+                description="List messages that are older than the one with this id",
                 schema={"type": "string", "minLength": 1, "maxLength": MAX_ID},
             ),
         ),
@@ -196,7 +196,7 @@ OPERATIONS = (
                     }
                 ),
             ),
-            404: ("The message ``before_id`` is not there any more", ref("Error")),
+            404: ("The store has no message with the id ``before_id``", ref("Error")),
         },
     ),
     Operation(
@@ -236,7 +236,7 @@ OPERATIONS = (
         ),
         responses={
             200: ("The part, with its content type", "*/*"),
-            404: ("There is no such message or part", ref("Error")),
+            404: ("The store has no such message, or the message has no such part", ref("Error")),
         },
     ),
     Operation(
@@ -270,7 +270,7 @@ OPERATIONS = (
             QUERY,
             Parameter(
                 name="all",
-                description="Delete all messages, if there is no query",
+                description="Delete all messages; cannot be combined with a query",
                 schema={"type": "boolean", "default": False},
             ),
         ),

@@ -1,4 +1,4 @@
-"""`app`: the ASGI application, made of the routes of the other modules."""
+"""`app`: the ASGI application with the routes of the other modules."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ APIS = (
 
 
 class App(Guard):
-    """The ASGI application, with what its handlers share."""
+    """The ASGI application and the context that its handlers share."""
 
     def __init__(self, context: Context, access: Access) -> None:
         found = [*routes(context, operations()), *_pages.routes(context)]
@@ -73,17 +73,18 @@ def app(
 ) -> App:
     """Return the ASGI application for a server and its store.
 
-    :param server: the server in this process, or None if others serve.
+    :param server: the server in this process, or None if other processes serve.
     :param store: the store of the messages, which has to be open while the application runs.
-    :param recorder: what records the sessions, whose hooks are those of the server.
-    :param faults: the list of fault rules that can be changed.
-    :param measure: returns what the metrics show, if they are not those of ``server`` alone.
-    :param problem: returns why other processes do not accept mail, or None if they do; for `/readyz` without ``server``.
-    :param relay: the relay of the store, which the metrics show too.
-    :param token: a secret that requests need, as a bearer token (RFC 6750) or as the password of any user (RFC 7617).
-    :param users: users who have access with their passwords; the file must have been read.
-    :param names: host names, with or without a port, that the application has besides ``localhost`` and IP addresses.
-    :raises ValueError: a token or name that cannot occur in a request.
+    :param recorder: the recorder of the sessions. The server must use its hooks.
+    :param faults: the list of fault rules, which can be changed through the API.
+    :param measure: a function that returns the numbers for the metrics; by default those of ``server``.
+    :param problem: a function that returns why other processes do not accept mail, or None if they do; for ``/readyz``
+        without ``server``.
+    :param relay: the relay of the store, for the metrics.
+    :param token: a token that requests need, as a bearer token (RFC 6750) or as the password of any user (RFC 7617).
+    :param users: a file of users whose passwords are accepted (RFC 7617); it must have been read.
+    :param names: accepted host names, with or without a port, besides ``localhost`` and IP addresses.
+    :raises ValueError: the token or a name cannot occur in a request.
     """
     context = Context(
         server=server,
@@ -98,12 +99,12 @@ def app(
 
 
 def operations() -> list[Operation]:
-    """Return the operations of all modules, and the one that describes them."""
+    """Return the operations of all modules, and the operation that returns their description."""
     found = [operation for module in APIS for operation in module.OPERATIONS]
     return [*found, openapi_operation(description())]
 
 
 def description() -> dict[str, Any]:
-    """Return the OpenAPI description of the operations of all modules. Each may have named schemas in ``SCHEMAS``."""
+    """Return the OpenAPI description of the operations of all modules. Named schemas are in the ``SCHEMAS`` of each."""
     schemas = {name: schema for module in (_schemas, *APIS) for name, schema in getattr(module, "SCHEMAS", {}).items()}
     return openapi([operation for module in APIS for operation in module.OPERATIONS], schemas)

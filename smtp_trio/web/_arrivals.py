@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from ..stores import Store
 
 # A store object reports the messages that it has stored itself (`Store.watch`). Other processes, such as the workers of
-# ``serve --workers``, may use the same store, and what they have stored is found by reading the newest messages once a
-# second. Nothing is read while nobody is subscribed.
+# ``serve --workers``, may use the same store. Their messages are found by reading the newest messages of the store once a
+# second, while there are subscriptions.
 #
-# There is no task that reads: the subscribers do, in turns, when they have waited long enough. So nothing has to be started
-# before the first subscription or stopped after the last one, and an application of another ASGI server works the same way.
+# The subscribers read the store themselves, in turns, when they have waited long enough. A task for it would have to be
+# started and stopped, which an application in another ASGI server could not do.
 
-#: Seconds between two looks into the store. A look that takes long is followed by a longer pause.
+#: The minimum number of seconds between two polls of the store.
 INTERVAL = 1.0
-#: How many times longer than a look the pause after it is, at least. Reading takes at most this part of the time.
+#: The pause after a poll is at least this many times as long as the poll took, so polling takes less than 5 % of the time.
 PAUSE_FACTOR = 20
-#: The number of newest messages that one look reads at least, and at most if all of them are new.
+#: The number of newest messages that a poll reads, and the maximum if all of them are new.
 PAGE, MAX_NEW = 100, 1000
-#: The number of ids that are known to have been published, and that one subscriber has not taken yet.
+#: The maximum number of published ids that are remembered, and of ids that are queued for one subscriber.
 MAX_KNOWN, MAX_QUEUED = 5000, 1000
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @define(eq=False)
 class Subscription:
-    """Iterates over the ids of messages in the order in which they were stored, from the subscription on."""
+    """An iterator over the ids of messages that are stored after the subscription, in their order."""
 
     _arrivals: Arrivals
-    #: The number of ids that are missing because they were not taken in time.
+    #: The number of ids that were dropped because the queue was full.
     lost: int = field(default=0, init=False)
     _ids: deque[str] = field(factory=deque, init=False)
     _wakes: trio.Event = field(factory=trio.Event, init=False)
@@ -58,13 +58,13 @@ class Subscription:
         return self._ids.popleft()
 
     def take(self) -> list[str]:
-        """Return the ids that are there, without waiting."""
+        """Return the queued ids without waiting."""
         ids = list(self._ids)
         self._ids.clear()
         return ids
 
     def add(self, id: str) -> None:
-        """Add an id, and drop the oldest one if there are too many."""
+        """Add an id, and drop the oldest one if the queue is full."""
         if len(self._ids) == MAX_QUEUED:
             self._ids.popleft()
             self.lost += 1
@@ -79,12 +79,12 @@ class Arrivals:
         self._store = store
         self._subscriptions: set[Subscription] = set()
         self._watch = ExitStack()
-        #: The ids that are not new any more, in the order in which they were found.
+        #: The ids that were published, in the order in which they were found.
         self._known: OrderedDict[str, None] = OrderedDict()
-        #: Messages received at this time or before are not new: they come into view when others are removed. None until the
-        #: first look since the first subscription.
+        #: Messages received at this time or before are not new. They get among the newest ones when others are removed.
+        #: None until the first poll after the first subscription.
         self._oldest: datetime | None = None
-        #: When a subscriber looks into the store again, by `trio.current_time`.
+        #: The time of the next poll, by `trio.current_time`.
         self.next_look: float = 0.0
         self._lock = trio.Lock()
 
@@ -106,7 +106,7 @@ class Arrivals:
                 self._watch.close()
 
     def _publish(self, id: str) -> None:
-        """Give an id to all subscribers, unless they have it."""
+        """Pass an id to all subscribers, unless it was published before."""
         if id in self._known:
             return
         self._know(id)
@@ -119,18 +119,18 @@ class Arrivals:
             self._known.popitem(last=False)
 
     async def look(self, *, first: bool = False) -> None:
-        """Publish the messages that other processes have stored since the last look. At the first one none is new."""
+        """Publish the messages that other processes have stored since the last poll. The first poll publishes nothing."""
         async with self._lock:
             started = trio.current_time()
             if (first and self._oldest is not None) or (not first and started < self.next_look):
-                return  # another subscriber has just looked
+                return  # another subscriber has polled
             found = []
             try:
                 found = await self._read_new()
             except NotSupportedError:
                 self.next_look = math.inf
             except StoreError:
-                pass  # the store logs when it cannot be reached
+                pass  # logged by the store
             duration = trio.current_time() - started
             self.next_look = max(self.next_look, trio.current_time() + max(INTERVAL, PAUSE_FACTOR * duration))
             for each in reversed(found):

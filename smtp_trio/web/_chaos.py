@@ -1,4 +1,4 @@
-"""`Chaos`: the triggers of Mailpit, which are fault rules here."""
+"""`Chaos`: the triggers of Mailpit, implemented as fault rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 if TYPE_CHECKING:
     from ..testing import FaultRules
 
-#: The triggers, the command that each of them acts on, and its reply code unless another one is given.
+#: The command and the default reply code of each trigger.
 TRIGGERS: Mapping[str, tuple[str, int]] = {
     "Sender": ("MAIL", 451),
     "Recipient": ("RCPT", 451),
@@ -20,26 +20,26 @@ TRIGGERS: Mapping[str, tuple[str, int]] = {
 
 @frozen
 class Trigger:
-    """How often a command is refused, in percent, and with which code."""
+    """A trigger: the percentage of commands that are refused, and the reply code."""
 
     code: int
     probability: int
 
 
 class Chaos:
-    """The fault rules that stand for triggers."""
+    """The fault rules that implement the triggers."""
 
     def __init__(self) -> None:
         self._rules: dict[str, tuple[int, Trigger]] = {}
         self.seed: int = 0
 
     def triggers(self, rules: FaultRules) -> dict[str, Trigger]:
-        """Return all triggers. One whose rule was removed elsewhere has the probability 0."""
+        """Return all triggers. The probability is 0 if the rule was removed in another way."""
         found = {name: Trigger(code, 0) for name, (_, code) in TRIGGERS.items()}
         return found | {name: trigger for name, (rule, trigger) in self._rules.items() if rules.get(rule) is not None}
 
     def change(self, rules: FaultRules, triggers: Mapping[str, Trigger], seed: int) -> None:
-        """Replace all triggers. Raises ValueError, and changes nothing, if a command cannot have a code."""
+        """Replace all triggers. Raises ValueError, and changes nothing, if a code is invalid for the command."""
         added: dict[str, tuple[int, Trigger]] = {}
         try:
             for name, trigger in triggers.items():

@@ -1,4 +1,4 @@
-"""`Context`: what the handlers of all paths share."""
+"""`Context`: the state that the handlers of all paths share."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ..stores import Store
     from ..testing import FaultRules
 
-#: The number of requests that read what they have waited for at a time.
+#: The maximum number of requests that read the messages that they waited for at the same time.
 MAX_READING = 2
 
 
 @define(kw_only=True, eq=False)
 class Context:
-    """The server and the store that the HTTP listener shows, and what it keeps about them."""
+    """The server and the store of the HTTP listener, and the state of the listener."""
 
     #: The server in this process; None if worker processes serve.
     server: Server | None
@@ -41,32 +41,32 @@ class Context:
     recorder: Recorder | None = None
     #: The list of fault rules, or None if faults cannot be set.
     faults: FaultRules | None = None
-    #: Which of the rules are the triggers of Mailpit's API.
+    #: The rules that implement the triggers of Mailpit's API.
     chaos: Chaos = Factory(Chaos)
-    #: Returns why the processes that serve do not accept mail, or None if they do; None if ``server`` serves.
+    #: A function that returns why the workers do not accept mail, or None if they do; None if ``server`` serves.
     problem: Callable[[], str | None] | None = None
-    #: Whether the store is reachable.
+    #: The check whether the store is reachable.
     store_health: StoreHealth = Factory(lambda self: StoreHealth(self.store), takes_self=True)
-    #: Which messages have been read.
+    #: The ids of messages that have been read.
     read: ReadMarks = Factory(ReadMarks)
-    #: The ids of messages as they arrive.
+    #: The subscriptions to messages that arrive.
     arrivals: Arrivals = Factory(lambda self: Arrivals(self.store), takes_self=True)
     #: The number of event streams that are open.
     event_streams: int = 0
-    #: Requests that have waited take turns to read their messages, so that few are in memory.
+    #: A semaphore for reading the messages that requests waited for, so that few are in memory.
     reading: trio.Semaphore = Factory(lambda: trio.Semaphore(MAX_READING))
-    #: The number of requests that wait for a message, and the messages that have arrived last.
+    #: The number of requests that wait for a message, and the last messages that arrived.
     waiting: int = 0
     recent: Recent = Factory(lambda self: Recent(self.store), takes_self=True)
-    #: Returns the numbers of all processes that serve.
+    #: A function that returns the numbers of all processes that serve.
     measure: Callable[[], Awaitable[Snapshot]] = Factory(
         lambda self: measure_alone(self.server, self.store), takes_self=True
     )
     #: The relay of the store in this process, or None.
     relay: Relay | None = None
-    #: Reads the numbers of the store.
+    #: The reader of the numbers of the store.
     store_gauge: StoreGauge = Factory(lambda self: StoreGauge(self.store), takes_self=True)
-    #: The last hour.
+    #: The counters of the last hour, by minute.
     history: History = Factory(lambda self: History(self.measure), takes_self=True)
-    #: When the listener was made, by `time.monotonic`.
+    #: The time at which the listener was created, by `time.monotonic`.
     began: float = Factory(time.monotonic)

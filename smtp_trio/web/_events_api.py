@@ -14,30 +14,30 @@ from ._context import Context
 from ._operation import ApiError, Operation
 from ._schemas import ref
 
-#: The number of event streams that may be open. Each one keeps a connection.
+#: The maximum number of open event streams. Each one keeps a connection.
 MAX_STREAMS = 64
-#: Seconds without an event after which a comment is sent: an intermediary could close the connection, and without sending
-#: anything a client that has left would not be noticed.
+#: Seconds without an event after which a comment is sent. It keeps intermediaries from closing the connection, and detects
+#: clients that have disconnected.
 PING_INTERVAL = 15.0
-#: Seconds between two writes to one stream. In a flood of messages each write has several events, so that many streams do not
-#: cost the sessions of mail their time.
+#: The minimum number of seconds between two writes to one stream. Under load each write has several events, so that many
+#: streams do not slow down SMTP sessions.
 MIN_INTERVAL = 0.25
 PING = b": no event\n\n"
 
 
 def event(name: str, value: object) -> bytes:
-    """Return an event with its value in JSON (the WHATWG HTML standard, section 9.2)."""
+    """Encode an event with a JSON value (the WHATWG HTML standard, section 9.2)."""
     return f"event: {name}\ndata: {json.dumps(value)}\n\n".encode()
 
 
 @lru_cache(1024)
 def arrival(id: str) -> bytes:
-    """Return the event of a message, which all streams send."""
+    """Encode the event of a message, once for all streams."""
     return event("message", {"id": id})
 
 
 class EventStream(Response):
-    """A response with an event for each message that arrives, until the client leaves."""
+    """A response with an event for each message that arrives, until the client disconnects."""
 
     media_type = "text/event-stream"
 
@@ -61,10 +61,10 @@ class EventStream(Response):
             self._context.event_streams -= 1
 
     async def _send_events(self, send: Send) -> None:
-        """Send the events, with the events before them that are missing."""
+        """Send the events, each preceded by a ``lost`` event if some were dropped."""
         lost = 0
         async with self._context.arrivals.subscribe() as ids:
-            # The client knows now that messages from here on are reported, and can read the list.
+            # Messages from now on are reported, so the client can read the list without missing any.
             await send({"type": "http.response.body", "body": event("ready", {}), "more_body": True})
             while True:
                 body = PING
@@ -81,7 +81,7 @@ class EventStream(Response):
 async def stream_events(context: Context, request: Request) -> Response:
     """Return the stream of events."""
     if context.event_streams >= MAX_STREAMS:
-        raise ApiError(503, f"there are {MAX_STREAMS} event streams already: close one")
+        raise ApiError(503, f"too many event streams, at most {MAX_STREAMS} can be open")
     return EventStream(context)
 
 

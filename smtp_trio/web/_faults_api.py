@@ -19,30 +19,32 @@ if TYPE_CHECKING:
 INTEGER: Schema = {"type": "integer"}
 RULE = {
     "id": described(INTEGER, "The number of the rule"),
-    "text": described(STRING, "The rule as text, with its scope"),
-    "kind": described(STRING, "Its first word, such as `answer`"),
-    "recipient": described(optional(STRING), "The recipient that it acts for; null for all"),
-    "client": described(optional(STRING), "The client that it acts for; null for all"),
-    "seed": described(INTEGER, "What its random numbers depend on"),
-    "acted": described({"type": "integer", "minimum": 0}, "How often it has acted"),
-    "remaining": described(optional(INTEGER), "How often it can still act; null without a limit"),
-    "used_up": described({"type": "boolean"}, "Whether it cannot act any more"),
+    "text": described(STRING, "The text of the rule, with its scope"),
+    "kind": described(STRING, "The kind of the rule, such as `answer`"),
+    "recipient": described(optional(STRING), "The recipient that the rule applies to; null for all"),
+    "client": described(optional(STRING), "The client that the rule applies to; null for all"),
+    "seed": described(INTEGER, "The seed of the random numbers"),
+    "acted": described({"type": "integer", "minimum": 0}, "The number of times that the rule has acted"),
+    "remaining": described(optional(INTEGER), "The number of times that the rule can still act; null without a limit"),
+    "used_up": described({"type": "boolean"}, "True if the rule has reached its limit"),
 }
-#: Characters of the texts of a request. Many rules are kept, and the scope of each is compared with commands.
+#: The maximum length of a scope. A list can have many rules, whose scopes are compared with each command.
 MAX_SCOPE = 512
 TEXT, SCOPE = {**STRING, "maxLength": MAX_TEXT}, {**STRING, "maxLength": MAX_SCOPE}
 MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
-#: What a request that adds a rule may have.
+#: The members of the JSON object with which a rule is added.
 MEMBERS: dict[str, Schema] = {
     "text": described(TEXT, "The rule, such as `answer RCPT 450 once`"),
     "recipient": described(
-        optional(SCOPE), "The recipient that it acts for: an address, @DOMAIN, or a pattern with `*`"
+        optional(SCOPE), "The recipient that the rule applies to: an address, @DOMAIN, or a pattern with `*`"
     ),
-    "client": described(optional(SCOPE), "The client that it acts for: an address, a network, or its name in EHLO"),
-    "seed": described({"type": "integer", "minimum": MIN_SEED, "maximum": MAX_SEED}, "What random numbers depend on"),
+    "client": described(
+        optional(SCOPE), "The client that the rule applies to: an address, a network, or its name in EHLO"
+    ),
+    "seed": described({"type": "integer", "minimum": MIN_SEED, "maximum": MAX_SEED}, "The seed of the random numbers"),
 }
 ADD: Schema = {"type": "object", "properties": MEMBERS, "required": ["text"], "additionalProperties": False}
-#: The types of JSON, by their names in schemas.
+#: The Python type and the description of each JSON type, by its name in schemas.
 TYPES: dict[str, tuple[type, str]] = {
     "string": (str, "a string"),
     "integer": (int, "an integer"),
@@ -60,19 +62,19 @@ SCHEMAS = {
 
 
 def describe(rule: ActiveRule) -> dict[str, Any]:
-    """Return a rule as the API shows it."""
+    """Return the JSON of a rule."""
     return {name: getattr(rule, name) for name in RULE}
 
 
 def rules_of(context: Context) -> FaultRules:
-    """Return the rules, or raise ApiError if the server has none."""
+    """Return the list of rules. Raises ApiError if this process has no list."""
     if context.faults is None:
-        raise ApiError(404, "there are no fault rules here: if worker processes serve, each has those of --fault")
+        raise ApiError(404, "fault rules cannot be changed here: with --workers, each worker has the rules of --fault")
     return context.faults
 
 
 async def list_rules(context: Context, request: Request) -> Response:
-    """Return the rules in their order."""
+    """Return the rules in the order of the list."""
     return Json({"faults": [describe(rule) for rule in rules_of(context)]})
 
 
@@ -88,7 +90,7 @@ async def add_rule(context: Context, request: Request) -> Response:
 
 
 def checked(given: object) -> dict[str, Any]:
-    """Return the members of a request that adds a rule. Raises ApiError if it has others, or of other types."""
+    """Check the members of a request that adds a rule, and return them. Raises ApiError for an unknown name or a wrong type."""
     if not isinstance(given, dict) or "text" not in given:
         raise ApiError(400, 'the body must be an object with a member "text", such as {"text": "answer RCPT 450 once"}')
     for name, value in given.items():
@@ -98,11 +100,11 @@ def checked(given: object) -> dict[str, Any]:
         kinds = MEMBERS[name]["type"]
         allowed = [TYPES[each] for each in ([kinds] if isinstance(kinds, str) else kinds)]
         if not isinstance(value, tuple(cls for cls, _ in allowed)) or isinstance(value, bool):
-            raise ApiError(400, f"{name!r} must be {' or '.join(words for _, words in allowed)}")
+            raise ApiError(400, f"{name!r} must be {' or '.join(description for _, description in allowed)}")
         if isinstance(value, str) and len(value) > MEMBERS[name]["maxLength"]:
             raise ApiError(400, f"{name!r} must have at most {MEMBERS[name]['maxLength']} characters, got {len(value)}")
     if not MIN_SEED <= given.get("seed", 0) <= MAX_SEED:
-        raise ApiError(400, "'seed' must have at most 63 bits")
+        raise ApiError(400, f"'seed' must be from {MIN_SEED} to {MAX_SEED}")
     return dict(given)
 
 
@@ -110,7 +112,7 @@ async def remove_rule(context: Context, request: Request) -> Response:
     """Remove a rule."""
     number: int = arguments(request)["id"]
     if not rules_of(context).remove(number):
-        raise ApiError(404, f"there is no fault rule {number}")
+        raise ApiError(404, f"the list has no fault rule {number}")
     return Response(status_code=204)
 
 
@@ -121,7 +123,7 @@ async def clear_rules(context: Context, request: Request) -> Response:
 
 
 async def show_grammar(context: Context, request: Request) -> Response:
-    """Return what rules consist of."""
+    """Return the grammar of rules."""
     return Json({
         "kinds": [
             {"word": row.word, "usage": row.usage, "description": row.description, "example": row.example}
@@ -150,7 +152,7 @@ OPERATIONS = (
         method="GET",
         path="/api/faults",
         handler=list_rules,
-        summary="List the fault rules in their order, with their counts",
+        summary="List the fault rules with their counts",
         responses={200: ("The rules", ref("Faults"))},
     ),
     Operation(
@@ -175,8 +177,8 @@ OPERATIONS = (
         method="GET",
         path="/api/faults/grammar",
         handler=show_grammar,
-        summary="Describe the text of fault rules",
-        responses={200: ("The kinds of rules, the places, and what may follow", ref("FaultGrammar"))},
+        summary="Return the grammar of fault rules",
+        responses={200: ("The kinds of rules, the places, and the modifiers", ref("FaultGrammar"))},
     ),
     Operation(
         id="removeFault",

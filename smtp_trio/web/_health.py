@@ -1,4 +1,4 @@
-"""`StoreHealth`: whether a store is reachable."""
+"""`StoreHealth`: a cached check whether a store is reachable."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..stores import NotSupportedError, StoreError
 if TYPE_CHECKING:
     from ..stores import Store
 
-# A store is reachable if its newest message can be read, or if it says that it has none. One look serves all requests of
-# MAX_AGE seconds, so that many of them cost nothing. A thread that reads from a dead disk cannot be interrupted, so the request
-# that looks may hang with it, which its supervisor takes for a failure; all others are answered meanwhile.
+# A store is reachable if its newest message can be read, or if it is found to be empty. The result of one check is used for
+# MAX_AGE seconds, so that frequent requests cost nothing. A thread that reads from a dead disk cannot be interrupted, so the
+# request that runs the check may hang, which supervisors treat as a failure. Other requests are answered meanwhile.
 
-#: Seconds for which the result of a look is valid, and that it may take.
+#: The seconds for which the result of a check is valid, and the time limit of a check.
 MAX_AGE, MAX_SECONDS = 1.0, 2.0
 
 
 @define(eq=False)
 class StoreHealth:
-    """Whether a store is reachable."""
+    """A check whether a store is reachable, whose result is cached."""
 
     _store: Store[Any]
     _reachable: bool = field(default=False, init=False)
-    #: When the last look ended, and when the one in progress began, by `trio.current_time`.
+    #: The times when the last check ended, and when the one in progress began, by `trio.current_time`.
     _ended: float = field(default=-math.inf, init=False)
     _began: float | None = field(default=None, init=False)
 
@@ -53,7 +53,7 @@ class StoreHealth:
                     async for _ in entries:
                         break
             except NotSupportedError:
-                pass  # it can only be written
+                pass  # the store is write-only
             except (StoreError, OSError):
                 return False
             return True

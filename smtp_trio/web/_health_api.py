@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz`: what a supervisor asks. They are for everybody, and say nothing about the mail."""
+"""`/livez` and `/readyz`: health checks for supervisors, which need no credentials."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._schemas import STRING, array, record
 
 
 async def get_liveness(context: Context, request: Request) -> Response:
-    """Return that the event loop runs."""
+    """Return a constant response: the event loop runs."""
     return Json({"status": "ok"})
 
 
 async def get_readiness(context: Context, request: Request) -> Response:
-    """Return whether mail is accepted, and why it is not."""
+    """Return whether mail is accepted, with the reasons if it is not."""
     problems = []
     if context.server is not None:
         if context.server._state.stopping:
@@ -39,7 +39,7 @@ OPERATIONS = (
         method="GET",
         path="/livez",
         handler=get_liveness,
-        summary="Ask whether the process runs",
+        summary="Check that the process runs",
         responses={200: ("It does", OK)},
     ),
     Operation(
@@ -47,8 +47,8 @@ OPERATIONS = (
         method="GET",
         path="/readyz",
         handler=get_readiness,
-        summary="Ask whether mail is accepted",
-        description="That is, whether the server listens, is not being stopped, and its store is reachable.",
+        summary="Check that mail is accepted",
+        description="The server listens, is not being stopped, and its store is reachable.",
         responses={
             200: ("It is", OK),
             503: (

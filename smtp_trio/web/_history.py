@@ -1,4 +1,4 @@
-"""`History`: what a server did in each of the last sixty minutes."""
+"""`History`: the counters of a server for each of the last sixty minutes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .._types import Statistics
 MINUTES = 60
 #: Seconds.
 MINUTE = 60
-#: Seconds after the end of a minute, since the clock of the system may be a little slower than that of Trio.
+#: Seconds to wait after the end of a minute, since the system clock may be slightly slower than that of Trio.
 MARGIN = 0.05
 
 
 @frozen
 class Minute:
-    """What a server did in one minute, beginning at ``time``. ``refusals`` are by stage and reply code."""
+    """The counts of one minute, beginning at ``time``. ``refusals`` are by stage and reply code."""
 
     time: datetime
     messages: int
@@ -32,17 +32,17 @@ class Minute:
 
 
 class History:
-    """Reads the counters at the end of each minute, and keeps the differences."""
+    """The differences of the counters from minute to minute."""
 
     def __init__(self, measure: Callable[[], Awaitable[Snapshot]], now: Callable[[], float] = time.time) -> None:
         self._measure = measure
         self._now = now
         self._minutes: deque[Minute] = deque(maxlen=MINUTES - 1)
-        self._before = Statistics()  # at the beginning of this minute
+        self._before = Statistics()  # the counters at the beginning of this minute
         self._began = now()
 
     async def run(self) -> None:
-        """Keep the history until it is cancelled."""
+        """Record the counters at the end of each minute until cancelled."""
         while True:
             await trio.sleep(MINUTE - self._now() % MINUTE + MARGIN)
             statistics = (await self._measure()).statistics
@@ -50,7 +50,7 @@ class History:
             self._before, self._began = statistics, self._now()
 
     def minutes(self, statistics: Statistics) -> list[Minute]:
-        """Return the minutes from the oldest to the one that has begun, given the present counters."""
+        """Return the minutes from the oldest to the current one, given the current counters."""
         return [*self._minutes, self._minute(statistics)]
 
     def _minute(self, statistics: Statistics) -> Minute:

@@ -1,7 +1,7 @@
 """The parts of Mailpit's API v1 that tests use (mailpit.axllent.org/docs/api-v1), for the clients of that API.
 
-Tests in many languages are written for it. What reads, searches, marks and deletes messages is complete, and so are the
-triggers of chaos. docs/mailpit.rst lists what differs.
+Tests in many languages are written for it. The operations that read, search, mark and delete messages are complete, and so
+are the chaos triggers. docs/mailpit.rst lists the differences.
 """
 
 from __future__ import annotations

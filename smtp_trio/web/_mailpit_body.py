@@ -1,4 +1,4 @@
-"""Reading the body of a request to Mailpit's API v1."""
+"""Request bodies of Mailpit's API v1."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ._operation import ApiError, parse_json, read_body
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-#: Octets of a body: enough for the ids of 100,000 messages.
+#: The maximum number of octets of a body, enough for the ids of 100,000 messages.
 MAX_BODY = 8 << 20
 FORM = "application/x-www-form-urlencoded"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """Return the fields of a JSON object, or of a form, by their names in lower case; none for an empty body.
+    """Return the fields of a JSON object or a form by their names in lower case; an empty dict for an empty body.
 
     Mailpit ignores the case of the names. The client mailpit-api-client sends forms.
     """
@@ -34,7 +34,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def read_form(body: bytes) -> dict[str, Any]:
-    """Return the fields of a form as those of a JSON object would be: ids are a list, and "true" is True."""
+    """Parse a form into the fields of a JSON object: ids become a list, and "true" becomes True."""
     try:
         fields = {name.lower(): values for name, values in parse_qs(body.decode("ascii")).items()}
     except ValueError as error:
@@ -46,12 +46,12 @@ def read_form(body: bytes) -> dict[str, Any]:
 
 
 def is_text(value: object) -> bool:
-    """Return whether a value of JSON is a text that UTF-8 can encode: JSON can also have half of a surrogate pair."""
+    """Return whether a JSON value is a string that UTF-8 can encode. JSON strings can contain lone surrogates."""
     return isinstance(value, str) and not SURROGATE.search(value)
 
 
 def ids_in(fields: dict[str, Any]) -> list[str]:
-    """Return the ids in a body, each once."""
+    """Return the distinct ids in a body."""
     ids = fields.get("ids", [])
     if not isinstance(ids, list) or not all(map(is_text, ids)):
         raise ApiError(400, "IDs must be an array of strings")
@@ -59,7 +59,7 @@ def ids_in(fields: dict[str, Any]) -> list[str]:
 
 
 def flag_in(fields: dict[str, Any], name: str) -> bool:
-    """Return a field that is true or false, or false without it."""
+    """Return the value of a boolean field, or False if it is absent."""
     value = fields.get(name.lower(), False)
     if not isinstance(value, bool):
         raise ApiError(400, f"{name} must be true or false")
@@ -67,7 +67,7 @@ def flag_in(fields: dict[str, Any], name: str) -> bool:
 
 
 def text_in(fields: dict[str, Any], name: str) -> str:
-    """Return a field that is a text, or "" without it."""
+    """Return the value of a string field, or "" if it is absent."""
     value = fields.get(name.lower(), "")
     if not is_text(value):
         raise ApiError(400, f"{name} must be a string")

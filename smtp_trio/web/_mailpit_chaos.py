@@ -1,4 +1,4 @@
-"""The chaos triggers of Mailpit's API v1: each is a fault rule, which the fault API and the page show too."""
+"""The chaos triggers of Mailpit's API v1. Each is a fault rule, which is also in the fault API and on the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCHEMAS = {
     "MailpitChaos": record(
         {
             **dict.fromkeys(TRIGGERS, ref("MailpitTrigger")),
-            "Seed": described(SEED, "What the random numbers depend on; Mailpit does not have it"),
+            "Seed": described(SEED, "The seed of the random numbers; an extension of Mailpit's API"),
         }
     ),
 }
@@ -49,7 +49,7 @@ async def get_chaos(context: Context, request: Request) -> Response:
 
 
 def number_in(fields: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
-    """Return a field that is a number."""
+    """Return the value of an integer field, or a default if it is absent."""
     value = fields.get(name.lower(), default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ApiError(400, f"{name}: must be an integer from {low} to {high}")
@@ -57,7 +57,7 @@ def number_in(fields: dict[str, Any], name: str, default: int, low: int, high: i
 
 
 async def set_chaos(context: Context, request: Request) -> Response:
-    """Replace the triggers: those that the request does not have are switched off."""
+    """Replace the triggers. Those that are absent in the request are switched off."""
     rules = rules_of(context)
     fields = await read_object(request)
     triggers = {}

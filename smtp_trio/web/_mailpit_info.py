@@ -1,4 +1,4 @@
-"""What Mailpit's API v1 says about the server, and the operations of it that do not exist here."""
+"""The server information of Mailpit's API v1, and the operations that are not supported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._context import Context
     from ._operation import Method
 
-#: This program, where Mailpit has its version: it has none that a client could compare.
+#: The value of Mailpit's version. A version of this package would be compared with those of Mailpit.
 VERSION = "smtp-trio"
 COUNTS = ("Uptime", "Memory", "MessagesDeleted", "SMTPAccepted", "SMTPAcceptedSize", "SMTPRejected", "SMTPIgnored")
 SWITCHES = ("SpamAssassin", "ChaosEnabled", "DuplicatesIgnored", "HideDeleteAllButton")
@@ -59,7 +59,7 @@ async def get_info(context: Context, request: Request) -> Response:
 
 
 async def get_configuration(context: Context, request: Request) -> Response:
-    """Return what Mailpit's page asks for."""
+    """Return the configuration of Mailpit's page."""
     return Json(
         {
             "Label": "",
@@ -71,17 +71,17 @@ async def get_configuration(context: Context, request: Request) -> Response:
 
 
 async def list_tags(context: Context, request: Request) -> Response:
-    """Return no tags: messages have none here."""
+    """Return an empty list: tags are not supported."""
     return Json([])
 
 
 async def refuse(reason: str, context: Context, request: Request) -> Response:
-    """Answer an operation of Mailpit that does not exist here."""
+    """Respond to an operation that is not supported."""
     raise ApiError(501, reason)
 
 
 def unsupported(name: str, method: Method, path: str, reason: str, *parameters: Parameter) -> Operation:
-    """Return an operation of Mailpit that does not exist here."""
+    """Return an operation of Mailpit that is not supported."""
     return mailpit_operation(
         id=f"mailpit{name}",
         method=method,
@@ -94,8 +94,8 @@ def unsupported(name: str, method: Method, path: str, reason: str, *parameters: 
 
 
 MESSAGE = "/api/v1/message/{id}"
-NO_CHECKS = "the content of messages is not checked here"
-NO_TAGS = "messages have no tags here"
+NO_CHECKS = "checks of the content of messages are not supported"
+NO_TAGS = "tags are not supported"
 TAG = Parameter(name="tag", place="path", required=True, description="The name of a tag")
 OPERATIONS = (
     mailpit_operation(
@@ -146,7 +146,7 @@ OPERATIONS = (
         method="GET",
         path="/api/v1/tags",
         handler=list_tags,
-        summary="Mailpit: return the tags, of which there are none",
+        summary="Mailpit: return an empty list of tags",
         responses={200: ("No tags", array(STRING))},
     ),
     unsupported("SetTags", "PUT", "/api/v1/tags", NO_TAGS),
@@ -155,7 +155,7 @@ OPERATIONS = (
     unsupported("HtmlCheck", "GET", f"{MESSAGE}/html-check", NO_CHECKS, ID),
     unsupported("LinkCheck", "GET", f"{MESSAGE}/link-check", NO_CHECKS, ID),
     unsupported("SpamCheck", "GET", f"{MESSAGE}/sa-check", NO_CHECKS, ID),
-    unsupported("Thumbnail", "GET", f"{MESSAGE}/part/{{part}}/thumb", "there are no small images here", ID, PART),
-    unsupported("Release", "POST", f"{MESSAGE}/release", "messages are not released here", ID),
+    unsupported("Thumbnail", "GET", f"{MESSAGE}/part/{{part}}/thumb", "thumbnails are not supported", ID, PART),
+    unsupported("Release", "POST", f"{MESSAGE}/release", "releasing messages is not supported", ID),
     unsupported("Send", "POST", "/api/v1/send", "send messages with SMTP; this API only reads and deletes them"),
 )

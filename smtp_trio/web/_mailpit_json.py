@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..stores import Stored
     from ._message import MessagePart, ParsedMessage
 
-#: Characters of the text of a message that a list shows.
+#: The number of characters of the text of a message in a list.
 SNIPPET = 250
 LINK = re.compile(r"<([^<>]*)>")
 
@@ -24,7 +24,7 @@ def timestamp(when: datetime) -> str:
 
 
 def common(stored: Stored, parsed: ParsedMessage, *, read: bool) -> dict[str, Any]:
-    """Return what a summary and a whole message have in common."""
+    """Return the members that a summary and a whole message have in common."""
 
     def addresses(name: str) -> list[dict[str, str]]:
         return [{"Name": label, "Address": address} for label, address in parsed.mailboxes[name]]
@@ -50,7 +50,7 @@ def common(stored: Stored, parsed: ParsedMessage, *, read: bool) -> dict[str, An
 
 
 def summary(stored: Stored, parsed: ParsedMessage, *, read: bool) -> dict[str, Any]:
-    """Return a message as it is in a list."""
+    """Return the summary of a message in a list."""
     return {
         **common(stored, parsed, read=read),
         "Created": timestamp(stored.received),
@@ -60,7 +60,7 @@ def summary(stored: Stored, parsed: ParsedMessage, *, read: bool) -> dict[str, A
 
 
 def whole(stored: Stored, parsed: ParsedMessage) -> dict[str, Any]:
-    """Return a message with its texts, and what is attached. To return it is to read it."""
+    """Return a message with its texts and attachments. Its read mark is true."""
     unsubscribe = parsed.get("List-Unsubscribe")
     return {
         **common(stored, parsed, read=True),
@@ -80,7 +80,7 @@ def whole(stored: Stored, parsed: ParsedMessage) -> dict[str, Any]:
 
 
 def attachment(part: MessagePart) -> dict[str, Any]:
-    """Return what is known about an attached file."""
+    """Return the description of an attachment."""
     octets = part.octets()
     digests = {name: hashlib.new(name, octets, usedforsecurity=False).hexdigest() for name in ("md5", "sha1", "sha256")}
     return {
@@ -94,7 +94,7 @@ def attachment(part: MessagePart) -> dict[str, Any]:
 
 
 def header(message: bytes) -> dict[str, list[str]]:
-    """Return the values of the fields, not decoded, by their names in the usual case ("Message-Id")."""
+    """Return the undecoded values of the fields by their names in the usual case ("Message-Id")."""
     found: dict[str, list[str]] = {}
     for name, value in raw_fields(message):
         usual = "-".join(word.capitalize() for word in name.split("-"))

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ._context import Context
 
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
-START = Parameter(name="start", schema={**NUMBER, "default": 0}, description="How many messages to skip")
+START = Parameter(name="start", schema={**NUMBER, "default": 0}, description="The number of messages to skip")
 LIMIT = Parameter(
     name="limit",
     schema={**NUMBER, "default": PAGE_SIZE},
-    description=f"How many messages to list; {MAX_PAGE_SIZE} are listed at most",
+    description=f"The number of messages to list, at most {MAX_PAGE_SIZE}",
 )
 
 
@@ -41,13 +41,13 @@ def query_in(request: Request) -> MailboxQuery:
 
 
 def page_in(request: Request) -> tuple[int, int]:
-    """Return how many messages are skipped, and how many are listed."""
+    """Return the number of messages to skip, and the number to list."""
     values = arguments(request)
     return values["start"], min(values["limit"], MAX_PAGE_SIZE)
 
 
 async def totals(context: Context) -> tuple[int, int]:
-    """Return how many messages there are, and how many of them are unread."""
+    """Return the number of messages in the store, and of unread messages."""
     marked = list(context.read)
     present = await context.store.present(marked)
     context.read.mark((each for each in marked if each not in present), read=False)  # removed elsewhere, or dropped
@@ -56,7 +56,7 @@ async def totals(context: Context) -> tuple[int, int]:
 
 
 async def summaries(context: Context, entries: list[Entry]) -> list[dict[str, Any]]:
-    """Return the summaries of messages, without those that have been removed meanwhile."""
+    """Return the summaries of messages, except for those that were removed meanwhile."""
     found = []
     for entry in entries:
         with suppress(MessageNotFoundError):
@@ -74,7 +74,7 @@ async def list_messages(context: Context, request: Request) -> Response:
 
 
 async def search(context: Context, request: Request) -> Response:
-    """Return a page of the messages that fulfil a query, and how many there are."""
+    """Return a page of the messages that match a query, and their total number."""
     query = query_in(request)
     total, unread = await totals(context)
     start, limit = page_in(request)
@@ -118,7 +118,7 @@ async def mark_messages(context: Context, request: Request) -> Response:
         query = MailboxQuery.parse(text, arguments(request).get("tz", ""))
         async with aclosing(query.search(context)) as entries:
             ids = [entry.id async for entry in entries]
-    else:  # marks of messages that are not there would be kept
+    else:  # marks of unknown ids would be kept for ever
         ids = list(await context.store.present(ids))
     context.read.mark(ids, read=read)
     return PlainTextResponse("ok")
@@ -138,7 +138,7 @@ async def delete_search(context: Context, request: Request) -> Response:
 
 
 async def delete(context: Context, ids: list[str]) -> Response:
-    """Delete messages. Like in Mailpit, it is no error if there are none with these ids."""
+    """Delete messages. As in Mailpit, unknown ids are ignored."""
     await remove_all(context, ids)
     context.read.mark(ids, read=False)
     return PlainTextResponse("ok")

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 LATEST = "latest"
 NUMBER = re.compile("[0-9]{1,6}")
 CID = re.compile(r"""(?i)(=\s*["']?|url\(\s*["']?)cid:([^"'\s<>)]+)""")
-# Tests compare the HTML with what was sent, so it is not sanitised here. A browser that opens it runs nothing, submits nothing,
-# and fetches nothing but images of this server. No policy keeps a browser from connecting to the server of a ``<link>``, so these
-# elements get another name. The origin of the document is that of this server, because images would be
-# requests of another site otherwise; without scripts that gives it no authority.
+# Tests compare the HTML with what was sent, so it is not sanitised. The policy prevents scripts, forms, and all requests except
+# for images of this server. No policy prevents a browser from connecting to the server of a ``<link>``, so these elements
+# are renamed. The document has the origin of this server, because otherwise its images would be requests of another site;
+# without scripts it cannot make use of that.
 LINK = re.compile(r"<link\b", re.IGNORECASE)
 VIEW_POLICY = (
     "sandbox allow-same-origin; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
@@ -37,7 +37,7 @@ VIEW_POLICY = (
 
 
 async def find(context: Context, request: Request) -> Stored:
-    """Return the message that a path names. Raises `ApiError` or `MessageNotFoundError` without it."""
+    """Return the message that a path names. Raises `ApiError` or `MessageNotFoundError` if it does not exist."""
     values = arguments(request)
     if values["id"] != LATEST:
         return await stored_of(context, request)
@@ -79,7 +79,7 @@ async def get_part(context: Context, request: Request) -> Response:
 
 
 def linked(stored: Stored, parsed: ParsedMessage) -> str:
-    """Return the HTML of a message, in which ``cid:`` URLs (RFC 2392) are those of the parts."""
+    """Return the HTML of a message with ``cid:`` URLs (RFC 2392) replaced by the URLs of the parts."""
     numbers = {part.content_id: part.number for part in parsed.parts if part.content_id}
 
     def link(found: re.Match[str]) -> str:

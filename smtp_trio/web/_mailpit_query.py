@@ -1,4 +1,4 @@
-"""`MailboxQuery`: a search of Mailpit's API v1, which also finds what has been read."""
+"""`MailboxQuery`: a search of Mailpit's API v1, which can have conditions on read marks."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class MailboxQuery:
-    """The conditions of a search. A store knows those of `Query`; read marks are known here, and there are no tags."""
+    """The conditions of a search: a `Query` for the store, and conditions on read marks, which a store does not have."""
 
     query: Query
     read: frozenset[bool] = frozenset((True, False))
-    """Which read marks a message may have."""
+    """The read marks that match."""
     possible: bool = True
-    """False if no message can fulfil the query, because it asks for a tag."""
+    """False if no message can match, because the query has a tag."""
 
     @classmethod
     def parse(cls, text: str, zone: str = "") -> Self:
-        """Return the query of a text. Raises `ApiError` for an invalid one."""
+        """Parse the text of a search. Raises `ApiError` if it is invalid."""
         tz = None
         if zone:
             try:
                 tz = ZoneInfo(zone)
-            except (KeyError, ValueError, OSError):  # an unknown name, and names that are no path or a directory
+            except (KeyError, ValueError, OSError):  # an unknown name, an invalid path, or a directory
                 raise ApiError(400, f"tz: {zone!r} is not a known time zone, such as Europe/Vienna") from None
         terms = []
         read, possible = {True, False}, True

@@ -74,5 +74,5 @@ MESSAGES: Mapping[int, tuple[str, Schema]] = {200: ("The messages", ref("Mailpit
 NOT_FOUND: Mapping[int, tuple[str, Schema]] = {404: ("There is no such message", ref("Error"))}
 OK: Mapping[int, tuple[str, str]] = {200: ('The text "ok"', "text/plain")}
 
-#: An operation of Mailpit, which ignores parameters that it does not know.
+#: An operation of Mailpit, which ignores unknown parameters.
 mailpit_operation = partial(Operation, strict=False)

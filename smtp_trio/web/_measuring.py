@@ -1,4 +1,4 @@
-"""What the HTTP listener measures: the numbers of a server in this process, and those of the store."""
+"""Measurements for the HTTP listener: the numbers of a server in this process, and those of the store."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from ..stores import Store
 
-#: Counting the messages of a store can read all of it. So the number is used again for ``COUNT_INTERVAL`` seconds, and for
-#: ``COUNT_FRACTION`` times as long as counting has taken if that is more: 1 % of the time is spent on it at most.
+#: Counting the messages may require reading the whole store. So the number is cached for ``COUNT_INTERVAL`` seconds, or for
+#: ``COUNT_FRACTION`` times as long as counting took, if that is more. Counting takes at most 1 % of the time.
 COUNT_INTERVAL, COUNT_FRACTION = 10.0, 100.0
-#: Seconds that counting may take. The number is unknown then.
+#: The time limit for counting, in seconds. After it the number is unknown.
 COUNT_TIME = 2.0
 
 
 def measure_alone(server: Server | None, store: Store[Any]) -> Callable[[], Awaitable[Snapshot]]:
-    """Measure a server of this process from now on. Return a function that returns its numbers."""
+    """Start to measure a server of this process, and return a function that returns its numbers."""
     snapshot = observe(server, store._group)
 
     async def measure() -> Snapshot:
@@ -33,12 +33,12 @@ def measure_alone(server: Server | None, store: Store[Any]) -> Callable[[], Awai
 
 
 class StoreGauge:
-    """Reads the numbers of a store."""
+    """A reader of the numbers of a store, which caches the number of messages."""
 
     def __init__(self, store: Store[Any]) -> None:
         self._store = store
         self._messages: int | None = None
-        self._next = -math.inf  # when it is counted again, by `trio.current_time`
+        self._next = -math.inf  # the time of the next count, by `trio.current_time`
 
     async def read(self) -> StoreNumbers:
         """Return the numbers of the store. The number of messages may be some seconds old."""
@@ -51,7 +51,7 @@ class StoreGauge:
                 dropped_octets=store.dropped_octets,
             )
         if (began := trio.current_time()) >= self._next:
-            self._next = began + COUNT_INTERVAL  # before it is counted, so that two requests do not both do it
+            self._next = began + COUNT_INTERVAL  # set before counting, so that concurrent requests do not count as well
             self._messages = await self._count()
             self._next = began + max(COUNT_INTERVAL, COUNT_FRACTION * (trio.current_time() - began))
         return StoreNumbers(messages=self._messages)

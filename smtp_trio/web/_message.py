@@ -1,4 +1,4 @@
-"""`ParsedMessage`: the content of a stored message as the page and the APIs show it."""
+"""`ParsedMessage`: the content of a stored message for the page and the APIs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Strangers choose the content of a message, so everything here is bounded. `stores._content` bounds the depth of the parts and
-# the octets of the header. Of the parts, the fields and the texts, the first are kept, and `truncated` names what was left out.
-# Nothing raises an error: what cannot be decoded is shown as it is.
+# The content of messages is untrusted, so everything here has limits. `stores._content` limits the depth of the parts and the
+# size of the header. Parts, fields and texts beyond the limits are left out, and `truncated` names them. Nothing here raises
+# an error: values that cannot be decoded are shown as they are.
 
 MAX_PARTS = 1000
 MAX_FIELDS = 2000
-#: Characters of `ParsedMessage.text`, and of `ParsedMessage.html`.
+#: The maximum number of characters of `ParsedMessage.text`, and of `ParsedMessage.html`.
 MAX_TEXT = 1 << 19
-#: The fields whose mailboxes are read, how many of each, and of how many octets.
+#: The fields whose mailboxes are parsed, and the maximum number and octets of each.
 ADDRESSES = ("from", "sender", "reply-to", "to", "cc", "bcc")
 MAX_MAILBOXES = 1000
 MAILBOX_OCTETS = 1 << 14
-#: Characters of a file name and of a content id.
+#: The maximum number of characters of a file name and of a content id.
 MAX_NAME = 255
-#: Octets of a message from which on it is parsed in a thread.
+#: The size in octets from which on a message is parsed in a thread.
 LARGE = 4096
 
 #: A content type that can be sent in a header of HTTP (RFC 6838 4.2).
 CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
-#: A piece of a long field. It ends at white space if possible, so that no encoded word is divided.
+#: A piece of a long field. It ends at white space if possible, so that encoded words are not split.
 PIECE = re.compile(rb"(?s).{1,%d}(?![^ \t])|.{1,%d}" % (FIELD_OCTETS, FIELD_OCTETS))
 #: Characters that separate directories, or that file systems do not allow.
 UNSAFE = frozenset('/\\:*?"<>|')
@@ -50,20 +50,20 @@ Role = Literal["text", "html", "inline", "attachment"]
 
 @frozen(kw_only=True)
 class MessagePart:
-    """A part of a message that has no parts itself. An enclosed message is one part."""
+    """A part of a message without subparts. An enclosed message is one part."""
 
     number: int
-    """Its number in the message, from 1."""
+    """The number of the part in the message, from 1."""
     type: str
     """The content type in lower case, without parameters; application/octet-stream if it is invalid."""
     role: Role
     """"text" and "html" are shown as the text of the message. An "inline" part is displayed with it, such as an image."""
     disposition: str
-    """"inline" or "attachment", as the part says; "" if it says nothing, or something else."""
+    """The content disposition, "inline" or "attachment"; "" for any other value and if it is absent."""
     filename: str
-    """The name of the file as the sender gave it, decoded (RFC 2231, RFC 2047); "" without one."""
+    """The untrusted file name from the message, decoded (RFC 2231, RFC 2047); "" if it is absent."""
     safe_filename: str
-    """A name that can be used for a file: it has no directories and only printable characters."""
+    """A name that is safe for a file: without directories, and with printable characters only."""
     content_id: str
     """The text of ``Content-ID`` without its angle brackets, or ""."""
     charset: str
@@ -74,7 +74,7 @@ class MessagePart:
 
     @classmethod
     def of(cls, number: int, part: Part) -> Self:
-        """Return a part, described."""
+        """Return the description of a part."""
         kind = part.header.get_content_type()
         kind = kind if CONTENT_TYPE.fullmatch(kind) else "application/octet-stream"
         disposition = part.header.get_content_disposition() or ""
@@ -101,23 +101,23 @@ class MessagePart:
 
 @frozen(kw_only=True)
 class ParsedMessage:
-    """The content of a message. Use `parse`, except for a message that is known to be small."""
+    """The content of a message. Use `parse` to create it, except for messages that are known to be small."""
 
     header: tuple[tuple[str, str], ...]
     """The names and the decoded values of the fields, in their order."""
     text: str
-    """The plain text, or the text of the HTML if there is none."""
+    """The plain text, or the text of the HTML if the message has no plain text."""
     html: str
     """The HTML as the sender wrote it, or "". It is not sanitised."""
     parts: tuple[MessagePart, ...]
     truncated: tuple[str, ...]
-    """Which of "header", "text", "html" and "parts" are not complete, because the message exceeds a limit."""
+    """The names of those among "header", "text", "html" and "parts" that are incomplete because of a limit."""
     mailboxes: Mapping[str, tuple[tuple[str, str], ...]]
-    """The display names and the addresses in the fields of `ADDRESSES`, whose names are in lower case here."""
+    """The display names and addresses in the fields of `ADDRESSES`, by the name in lower case."""
 
     @classmethod
     def of(cls, stored: Stored) -> Self:
-        """Return the content of a message. It may take a second for a large or hostile one."""
+        """Parse a message. This may take a second for large or hostile messages."""
         fields = raw_fields(stored.message)
         sources = list(islice(parts_of(stored.message, enclosed=False), MAX_PARTS + 1))
         parts = [MessagePart.of(number, part) for number, part in enumerate(sources[:MAX_PARTS], 1)]
@@ -145,22 +145,22 @@ class ParsedMessage:
         return next((value for field_name, value in self.header if field_name.lower() == name), "")
 
     def part(self, number: int) -> MessagePart | None:
-        """Return the part of a number, or None if there is none."""
+        """Return the part with this number, or None if it does not exist."""
         return self.parts[number - 1] if 0 < number <= len(self.parts) else None
 
 
 async def parse(stored: Stored) -> ParsedMessage:
-    """Return the content of a message; a large one is parsed in a thread."""
+    """Parse a message, in a thread if it is large."""
     return await read_message(stored, partial(ParsedMessage.of, stored))
 
 
 async def read_message(stored: Stored, work: Callable[[], T]) -> T:
-    """Return the result of a function that reads a message; it is called in a thread if the message is large."""
+    """Call a function that parses a message, in a thread if the message is large, and return its result."""
     return work() if len(stored.message) < LARGE else await run_in_thread(work)
 
 
 async def read_part(stored: Stored, number: int) -> tuple[MessagePart, bytes] | None:
-    """Return a part of a message and its octets without the transfer encoding, or None if there is no such part."""
+    """Return a part of a message and its octets without the transfer encoding, or None if it does not exist."""
 
     def read() -> tuple[MessagePart, bytes] | None:
         sources = parts_of(stored.message, enclosed=False)
@@ -174,7 +174,7 @@ async def read_part(stored: Stored, number: int) -> tuple[MessagePart, bytes] | 
 
 
 def raw_fields(message: bytes) -> list[tuple[str, bytes]]:
-    """Return the names and values of the fields in a header, and at most one more than `MAX_FIELDS`."""
+    """Return the names and values of the fields in a header, at most `MAX_FIELDS` + 1."""
     start = message[:HEADER_OCTETS]
     end = 0 if NEWLINE.match(start) else found.end() if (found := HEADER_END.search(start)) else len(start)
     fields = islice(ANY_FIELD.finditer(start, 0, end), MAX_FIELDS + 1)
@@ -182,9 +182,9 @@ def raw_fields(message: bytes) -> list[tuple[str, bytes]]:
 
 
 def mailboxes_of(fields: list[tuple[str, bytes]], name: str) -> Iterator[tuple[str, str]]:
-    """Iterate over the display names and the addresses in the fields of a name. Invalid ones are left out."""
+    """Iterate over the display names and addresses in the fields with this name, except for invalid ones."""
     values = b",".join(unfold(value) for field_name, value in fields if field_name.lower() == name)[:MAILBOX_OCTETS]
-    # The addresses are separated first, and then decoded: an encoded word may contain a comma (RFC 2047 6.2).
+    # The addresses are separated before they are decoded: an encoded word may contain a comma (RFC 2047 6.2).
     try:
         found = getaddresses([values.decode("utf-8", "replace")])
     except RecursionError:  # comments in comments
@@ -204,7 +204,7 @@ def decode_field(value: bytes) -> str:
     line = unfold(value)
     if b"=?" not in line:
         return line.decode("utf-8", "replace")
-    # The library takes time that grows with the square of the number of encoded words, so a long field is decoded in pieces.
+    # The library takes time quadratic in the number of encoded words, so a long field is decoded in pieces.
     return " ".join(map(decode_subject, PIECE.findall(line)))
 
 
@@ -216,7 +216,7 @@ def role_of(part: Part, kind: str) -> Role:
         return "inline"
     if kind == "text/html":
         return "html"
-    # Of the types that a mail program does not know, reports are read as text (RFC 3464), and others are files.
+    # Reports are text (RFC 3464). Other types that mail programs do not display are files.
     return "text" if kind == "text/plain" or kind.startswith("message/") else "attachment"
 
 
@@ -229,7 +229,7 @@ def join(parts: Iterable[MessagePart]) -> Iterator[str]:
 
 
 def limited(chunks: Iterator[str]) -> tuple[str, bool]:
-    """Return a text of at most `MAX_TEXT` characters, and whether there is more of it."""
+    """Return the first `MAX_TEXT` characters of a text, and whether it is longer."""
     kept: list[str] = []
     length = 0
     for chunk in chunks:
@@ -241,13 +241,13 @@ def limited(chunks: Iterator[str]) -> tuple[str, bool]:
 
 
 def extension_of(kind: str) -> str:
-    """Return the extension of files of a content type, or ".bin" if it is unknown."""
+    """Return the file name extension for a content type, or ".bin" if it is unknown."""
     return ".eml" if kind == "message/rfc822" else mimetypes.guess_extension(kind) or ".bin"
 
 
 def safe_filename(name: str, default: str) -> str:
-    """Return a file name without directories, control characters, and characters that change the direction of text."""
-    # Format characters, such as U+202E, are not printable.
+    """Return a file name without directories, control characters and bidirectional formatting characters."""
+    # Bidirectional formatting characters, such as U+202E, are not printable.
     kept = "".join("_" if char in UNSAFE or not char.isprintable() else char for char in name).strip(" .")
     if len(kept) > 100:
         stem, dot, extension = kept.rpartition(".")

@@ -25,20 +25,20 @@ from ._context import Context
 from ._operation import Operation
 from ._statistics_api import numbers
 
-# Everything is read when the metrics are asked for, from a `Snapshot`. The table METRICS has one row for each metric, and
-# docs/metrics.rst has one too (a test compares them).
+# A request for the metrics takes a `Snapshot` and reads all values from it. The table METRICS has one row for each metric, and
+# so has docs/metrics.rst (a test compares them).
 #
-# The values of labels are names of the program: stages and reply codes, names of hooks, of limits and of TLS versions.
-# None of them is chosen by a client, so the number of time series is bounded.
+# The values of labels are defined by the program: stages, reply codes, and names of hooks, limits and TLS versions. Clients
+# cannot choose any of them, so the number of time series is bounded.
 
 Value = float | Distribution
-#: The values of a metric by the values of its labels. A value that is not known is left out.
+#: The values of a metric by the values of its labels. Unknown values are left out.
 Values = Mapping[tuple[str, ...], Value]
 
 
 @frozen(kw_only=True)
 class Metric:
-    """A metric: its name, its type, its text, and where its values are in a `Snapshot`."""
+    """A metric: its name, type and help text, and a function that reads its values from a `Snapshot`."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -77,7 +77,7 @@ def by_name(counts: Mapping[str, float]) -> Values:
 
 
 def optional(number: int | None) -> Values:
-    """Return a number; no value if there is none."""
+    """Return the values of a metric without labels; no value for None."""
     return {} if number is None else {(): number}
 
 
@@ -278,7 +278,7 @@ METRICS: tuple[Metric, ...] = (
 
 @frozen(eq=False)  # a registry uses it as a key
 class ServerCollector(Collector):
-    """The metrics of a snapshot, for a registry of `prometheus_client`."""
+    """A collector of the metrics of a snapshot, for a registry of `prometheus_client`."""
 
     snapshot: Snapshot
 
@@ -303,7 +303,7 @@ OPERATIONS = (
         method="GET",
         path="/metrics",
         handler=show_metrics,
-        summary="The metrics, in the text format of Prometheus",
+        summary="Return the metrics in the text format of Prometheus",
         responses={200: ("The metrics", "text/plain")},
         strict=False,
     ),

@@ -1,4 +1,4 @@
-"""The OpenAPI description of the JSON API, made from the operations of all modules (OpenAPI 3.1)."""
+"""The OpenAPI 3.1 description of the JSON API, generated from the operations of all modules."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def openapi(operations: Iterable[Operation], schemas: Mapping[str, Schema]) -> d
         "info": {
             "title": "smtp_trio",
             "version": __version__,
-            "description": "The messages of a mail server, and its state.",
+            "description": "The messages and the state of a mail server.",
         },
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {"schemas": {**schemas, "Error": ERROR}, "securitySchemes": SECURITY},
-        # The first alternative is for a server without a token and users.
+        # The first alternative is for servers without authentication.
         "security": [{}, *({name: []} for name in SECURITY)],
     }
 
 
 def openapi_operation(description: Mapping[str, Any]) -> Operation:
-    """Return the operation that answers with a description."""
+    """Return the operation that returns this description."""
 
     async def get_description(context: Context, request: Request) -> Response:
         """Return the description."""
@@ -102,5 +102,5 @@ def describe_response(description: str, content: Schema | str | None) -> dict[st
 
 
 def json_content(schema: Schema) -> dict[str, Any]:
-    """Return the description of a body of JSON."""
+    """Return the description of a JSON body."""
     return {"application/json": {"schema": dict(schema)}}

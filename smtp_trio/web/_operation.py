@@ -1,4 +1,4 @@
-"""`Operation`: one operation of the JSON API, from which its route, its checks and its OpenAPI description are made."""
+"""`Operation`: one operation of the JSON API, which defines its route, its parameters and its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from starlette.types import Scope
 from ..stores import MessageNotFoundError, NotSupportedError, StoreError
 from ._context import Context
 
-# An operation is a row of a table. `routes` makes one route for each path. It checks the parameters of a request with the
-# schemas that the description has, so that the two cannot differ, and hands the handler values of the described types.
+# An operation is a row of a table. `routes` makes one route for each path, which checks the parameters of a request with the
+# schemas of the OpenAPI description, so that the two cannot differ, and passes converted values to the handler.
 #
-# The routes match the path as it was sent, and decode each of its segments afterwards: the id of a message may contain "/".
+# The routes match the path before percent-decoding, and decode each segment afterwards: the id of a message may contain "/".
 
 #: A JSON Schema (draft 2020-12, as in OpenAPI 3.1).
 Schema = Mapping[str, Any]
-#: The schema of a parameter without one of its own.
+#: The default schema of a parameter.
 TEXT: Schema = MappingProxyType({"type": "string"})
 Handler = Callable[[Context, Request], Awaitable[Response]]
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 NUMBER = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,15})?", re.ASCII)
-#: Characters of a parameter in the query string, unless its schema says otherwise.
+#: The default maximum length of a parameter in the query string.
 MAX_LENGTH = 512
-#: Octets of the JSON in the body of a request.
+#: The maximum number of octets of a JSON request body.
 MAX_BODY = 1 << 20
 
 
 class ApiError(Exception):
-    """An error that is answered with a status and ``{"error": message}``, and more members for some errors."""
+    """An error response with a status and ``{"error": message}``; ``more`` are additional members."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None, **more: object) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class ApiError(Exception):
 
 
 class Json(JSONResponse):
-    """A response of JSON in ASCII: texts of messages may have code points that UTF-8 does not."""
+    """A JSON response in ASCII, since texts of messages may contain lone surrogates, which UTF-8 cannot encode."""
 
     def render(self, content: object) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
@@ -74,12 +74,12 @@ class Parameter:
 
     @property
     def max_length(self) -> int | None:
-        """The number of characters of a string at most; None for one in the path, which the length of URLs bounds."""
+        """The maximum length of a string; None for a path parameter, which the limit for URLs bounds."""
         length: int | None = self.schema.get("maxLength", MAX_LENGTH if self.place == "query" else None)
         return length
 
     def parse(self, text: str) -> object:
-        """Return the value of a parameter. Raises `ApiError` for an invalid one."""
+        """Parse the value of a parameter. Raises `ApiError` if it is invalid."""
         kind = self.schema["type"]
         if kind == "boolean" and text in ("true", "false"):
             return text == "true"
@@ -126,16 +126,16 @@ class Operation:
     path: str
     handler: Handler
     summary: str
-    #: More about it, in reStructuredText.
+    #: A longer description, in reStructuredText.
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
     responses: Mapping[int, tuple[str, Schema | str | None]]
-    #: True if a request with an unknown or repeated parameter is an error. Other APIs ignore them.
+    #: Whether unknown and repeated parameters are errors, rather than ignored.
     strict: bool = True
 
     def arguments(self, request: Request) -> dict[str, Any]:
-        """Return the checked values of the parameters of a request. Raises `ApiError` for an invalid one."""
+        """Check and return the values of the parameters of a request. Raises `ApiError` if one is invalid."""
         given: dict[str, str] = dict(request.path_params)
         known = {parameter.name: parameter for parameter in self.parameters}
         query = {parameter.name for parameter in self.parameters if parameter.place == "query"}
@@ -145,7 +145,7 @@ class Operation:
                 raise ApiError(
                     400,
                     f"{name[:100]}: unknown parameter; "
-                    + (f"those of this operation are {names}" if names else "there are none"),
+                    + (f"the parameters are {names}" if names else "this operation has no parameters"),
                 )
             if self.strict and name in given:
                 raise ApiError(400, f"{name}: must be given once")
@@ -162,7 +162,7 @@ class Operation:
 
 
 class PathRoute(Route):
-    """A route for all methods of a path that is matched as it was sent, with percent-encoded characters."""
+    """A route for all methods of a path, which is matched before percent-decoding."""
 
     def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         super().__init__(path, endpoint)
@@ -190,10 +190,10 @@ def routes(context: Context, operations: Iterable[Operation]) -> list[BaseRoute]
 
 
 async def answer(methods: Mapping[str, Operation], context: Context, request: Request) -> Response:
-    """Return the response of the operation of a request, or that of an error."""
+    """Return the response of the operation for a request, or an error response."""
     try:
         if not methods:
-            raise ApiError(404, "there is nothing at this path; /api/openapi.json describes what there is")
+            raise ApiError(404, "unknown path; /api/openapi.json lists all paths")
         operation = methods.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
@@ -217,7 +217,7 @@ def arguments(request: Request) -> Mapping[str, Any]:
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """Return the octets of the body of a request. Raises `ApiError` if there are too many."""
+    """Read the body of a request. Raises `ApiError` if it is too large."""
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
@@ -228,7 +228,7 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 def parse_json(body: bytes) -> object:
-    """Return the value of JSON. Raises `ApiError` if it is invalid."""
+    """Parse JSON. Raises `ApiError` if it is invalid."""
     try:
         found: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -237,5 +237,5 @@ def parse_json(body: bytes) -> object:
 
 
 async def json_body(request: Request) -> object:
-    """Return the JSON in the body of a request. Raises `ApiError` if it is invalid or too large."""
+    """Read the JSON body of a request. Raises `ApiError` if it is invalid or too large."""
     return parse_json(await read_body(request))

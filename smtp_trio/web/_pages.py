@@ -29,15 +29,15 @@ from ._templates import environment, render
 
 #: The number of messages on one page of the list.
 PAGE_SIZE = 50
-#: The number up to which found messages are counted.
+#: The number up to which the results of a search are counted.
 MAX_COUNT = 1000
-#: Parts in the list of a message, and recipients.
+#: The maximum number of parts and of recipients that are listed for a message.
 MAX_SHOWN = 200
-#: Sessions in the view of the status.
+#: The maximum number of sessions in the status view.
 MAX_SESSIONS = 30
-#: Characters of the text, and octets of the source, that the page shows. All of it can be downloaded.
+#: The maximum number of characters of the text, and of octets of the source, on the page. The rest can be downloaded.
 MAX_TEXT, MAX_SOURCE = 256 << 10, 256 << 10
-#: Faults that a click sets.
+#: The rules that the page offers as buttons.
 PRESETS = (
     "answer RCPT 450 once",
     "answer RCPT 550 always",
@@ -54,7 +54,7 @@ TABS = {"html": "HTML", "text": "Text", "headers": "Headers", "parts": "Parts", 
 
 
 class Static(StaticFiles):
-    """Static files, which a browser keeps and asks about before it uses them."""
+    """Static files, which browsers cache and revalidate before each use."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)
@@ -71,9 +71,9 @@ def page(template: str, request: Request, status: int = 200, **values: Any) -> R
 
 
 async def answer(handler: Handler, context: Context, request: Request) -> Response:
-    """Return the response of a view, or one that says why there is none."""
+    """Return the response of a view, or an error page."""
     if request.method not in ("GET", "HEAD"):
-        return Response("This path can only be read", 405, {"Allow": "GET, HEAD"}, "text/plain")
+        return Response("This path allows only GET and HEAD", 405, {"Allow": "GET, HEAD"}, "text/plain")
     try:
         return await handler(context, request)
     except MessageNotFoundError:
@@ -91,7 +91,7 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def show_inbox(context: Context, request: Request) -> Response:
-    """Show the list of messages, and no message."""
+    """Show the list of messages without a selected message."""
     listing = await list_messages(context, request)
     return page("inbox.html", request, listing=listing, message=None, selected=request.query_params.get("selected", ""))
 
@@ -119,7 +119,7 @@ async def show_message(context: Context, request: Request) -> Response:
 
 
 async def list_messages(context: Context, request: Request) -> dict[str, Any]:
-    """Return what the list shows: the newest messages that a query finds."""
+    """Return the values of the list: the newest messages that match a query."""
     text = request.query_params.get("q", "").strip()
     start = int(number) if (number := request.query_params.get("start", "")).isdecimal() and len(number) < 9 else 0
     error, entries, total = "", [], 0
@@ -145,7 +145,7 @@ async def list_messages(context: Context, request: Request) -> dict[str, Any]:
 
 
 def message_values(context: Context, stored: Stored, parsed: ParsedMessage) -> dict[str, Any]:
-    """Return what the page shows of a message."""
+    """Return the values of a message for the template."""
     session = context.recorder.session_of(stored.id) if context.recorder is not None else None
     return {
         "stored": stored,
@@ -162,7 +162,7 @@ def message_values(context: Context, stored: Stored, parsed: ParsedMessage) -> d
 
 
 async def show_status(context: Context, request: Request) -> Response:
-    """Show what the server does and did in the last hour."""
+    """Show the state of the server and its last hour."""
     statistics = await describe(context)
     history = statistics["history"]
     return page(
@@ -176,20 +176,20 @@ async def show_status(context: Context, request: Request) -> Response:
 
 
 def recent(sessions: Sequence[RecordedSession]) -> list[RecordedSession]:
-    """Return the sessions that are open, and then the newest others."""
+    """Return the open sessions, followed by the newest others."""
     return sorted(sessions, key=lambda session: session.seconds is not None)[:MAX_SESSIONS]
 
 
 async def show_session(context: Context, request: Request) -> Response:
-    """Show what a client and the server have sent."""
+    """Show the transcript of a session."""
     session = context.recorder.session(request.path_params["id"]) if context.recorder is not None else None
     if session is None:
-        return page("error.html", request, 404, text="This session is not kept.")
+        return page("error.html", request, 404, text="This session is not among those that are kept.")
     return page("session.html", request, session=session)
 
 
 async def show_faults(context: Context, request: Request) -> Response:
-    """Show the faults that are set."""
+    """Show the fault rules."""
     faults = None if context.faults is None else list(islice(context.faults, MAX_SHOWN))
     kinds = [(row.usage, row.description) for row in GRAMMAR if row.in_server]
     modifiers = [row for row in (*RULE_MODIFIERS, *SCOPE_MODIFIERS) if row[0] != "by client"]

@@ -1,4 +1,4 @@
-"""`Plot`: stacked bars for the last sixty minutes, as numbers that a template writes into an SVG."""
+"""`Plot`: stacked bars for the last sixty minutes, as numbers for an SVG template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 from attrs import frozen
 
 MINUTES = 60
-#: The reasons that have a colour of their own; the last colour is for all others.
+#: The number of series with a colour of their own; the last colour is for all others.
 MAX_SERIES = 4
 OTHERS = "other"
 
@@ -23,7 +23,7 @@ LABEL_EVERY = 15
 
 @frozen
 class Bar:
-    """A part of a bar: its place, the number of its series, and its title."""
+    """A segment of a bar: its position, the number of its series, and its title."""
 
     x: float
     y: float
@@ -34,10 +34,10 @@ class Bar:
 
 @frozen(kw_only=True)
 class Plot:
-    """What is drawn."""
+    """The positions and labels of a plot."""
 
     totals: Mapping[str, int]
-    """The names of the series, and what they add up to."""
+    """The totals of the series by name."""
     bars: tuple[Bar, ...]
     marks: tuple[tuple[float, int], ...]
     """The positions and the numbers of the value axis."""
@@ -90,12 +90,12 @@ def grouped(counts: Sequence[Mapping[str, int]]) -> tuple[list[Counter[str]], di
 
 
 def position(last: datetime, minute: datetime) -> float:
-    """Return where the bar of a minute begins; that of the last one ends at the right."""
+    """Return the position of the left edge of a bar. The bar of the last minute ends at the right edge of the plot."""
     return WIDTH - RIGHT - BAR * (1 + (last - minute).total_seconds() // 60)
 
 
 def rounded_up(value: int) -> int:
-    """Return the least of 2, 4, 10, 20, 40, 100, … that is not less than a value."""
+    """Return the least of 2, 4, 10, 20, 40, 100, … that is at least ``value``."""
     power = 1
     while True:
         for factor in (2, 4, 10):

@@ -1,11 +1,11 @@
-"""`ReadMarks`: which messages have been read on the page or through the API."""
+"""`ReadMarks`: the ids of messages that have been read on the page or through the API."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-#: The number of messages that are remembered as read. A store has no field for it, and older marks matter least.
+#: The maximum number of marks. The oldest ones are dropped. Marks are kept in memory, since stores have no field for them.
 MAX_MARKS = 100_000
 
 

@@ -1,4 +1,4 @@
-"""`Recent`: the messages that have arrived last, for requests that wait for messages."""
+"""`Recent`: the last messages that arrived, for requests that wait for messages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..stores._query import Content
 if TYPE_CHECKING:
     from ..stores import Query, Store, Stored
 
-#: The number of messages that are kept, and the octets of each at most.
+#: The maximum number of messages that are kept, and of octets of each.
 MAX_MESSAGES, MAX_SIZE = 16, 1 << 20
-#: Octets of a message from which on it is compared with a query in a thread.
+#: The size in octets from which on a message is compared with a query in a thread.
 LARGE = 1 << 14
 
 
 @define(eq=False)
 class Candidate:
-    """A message that has arrived, and the lock under which it is read."""
+    """A message that has arrived, and the lock that is held while it is read."""
 
     lock: trio.Lock = field(factory=trio.Lock)
     stored: Stored | None = None
@@ -32,13 +32,13 @@ class Candidate:
 
 @define(eq=False)
 class Recent:
-    """Compares messages that have just arrived with the queries of many requests, and reads each of them once."""
+    """A cache of messages that have just arrived. Each is read once, and compared with the queries of many requests."""
 
     store: Store[Any]
     _candidates: OrderedDict[str, Candidate] = field(factory=OrderedDict, init=False)
 
     async def match(self, id: str, query: Query) -> bool:
-        """Return whether a message fulfils a query. Raises `MessageNotFoundError` if the store does not have it."""
+        """Return whether a message matches a query. Raises `MessageNotFoundError` if the store does not have it."""
         candidate = self._candidates.setdefault(id, Candidate())
         if len(self._candidates) > MAX_MESSAGES:
             self._candidates.popitem(last=False)

@@ -1,4 +1,4 @@
-"""`Recorder`: keeps what recent sessions have sent and received, and the replies that each recipient got."""
+"""`Recorder`: transcripts of recent sessions, with the replies for each recipient."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ if TYPE_CHECKING:
     from .._server.body import Body
     from .._server.session import Session
 
-# A recorder stands between the wire of a session and its protocol, as a transcript of `smtp_trio.testing` does, and divides
-# what passes into commands, replies and messages with the same tracker. Everything is bounded: sessions, octets of a session,
-# octets of a message in it, messages with their replies. What is secret is masked before it is kept, so that no list of
-# sessions, and no memory dump of it, has a password.
+# A recorder is called with all octets between the stream of a session and its protocol, as a transcript of
+# `smtp_trio.testing` is, and uses the same tracker to divide them into commands, replies and messages. The numbers of
+# sessions, of octets of a session and of each message in it, and of messages with their replies are limited. Secrets are
+# masked before lines are kept, so that neither the API nor a memory dump of the recorder reveals passwords.
 #
-# The replies to recipients are found on the wire: the tracker numbers commands and replies. The id of a stored message comes
-# from the `data` hook. A client may send the next transaction before that hook has ended, so the hook's message is not the
-# last one on the wire, but the first whose end was received and whose reply was not sent.
+# The tracker numbers commands and replies, which assigns the replies to recipients. The id of a stored message comes from the
+# `data` hook. A client may send the next transaction before that hook returns, so the message of the hook is not the last
+# one that was received, but the first one that was received completely and has no reply yet.
 
-#: Octets of a message that a transcript has: the beginning of its header. The message itself is in the store.
+#: The number of octets of each message in a transcript: the beginning of its header. The whole message is in the store.
 MESSAGE_OCTETS = 1024
-#: Octets that are kept of a session, each line counting LINE_COST more for its object. The oldest ones are dropped.
+#: The maximum number of octets of a transcript, where each line counts LINE_COST more for its object. The oldest lines are
+#: dropped.
 SESSION_OCTETS, LINE_COST = 64 * 1024, 200
-#: Messages of a session, and recipients of a message, whose replies are kept.
+#: The maximum number of messages of a session, and of recipients of a message, whose replies are kept.
 MAX_MESSAGES, MAX_RECIPIENTS = 100, 100
-#: Characters of an address or a reply.
+#: The maximum number of characters of an address or a reply.
 MAX_TEXT = 512
-#: Octets without the end of a line after which a session is not recorded any more.
+#: The number of octets without a line ending after which the recording of a session stops.
 MAX_LINE = 64 * 1024
 
 
@@ -58,7 +59,7 @@ class RecordedLine:
 
 @define(eq=False)
 class RecordedRecipient:
-    """A recipient that a client named, with the reply to RCPT, and in LMTP the reply to the message."""
+    """A recipient of a transaction, with the reply to RCPT, and in LMTP the reply to the message."""
 
     address: str
     reply: str | None = None
@@ -67,12 +68,12 @@ class RecordedRecipient:
 
 @define(eq=False)
 class RecordedMessage:
-    """A transaction: its sender, its recipients, and what became of it."""
+    """A transaction: its sender, its recipients, and its outcome."""
 
     sender: str
-    #: The id in the store, or None if it was not stored.
+    #: The id of the message in the store, or None if it was not stored.
     id: str | None = None
-    #: The reply to the message, or None if there was none (yet).
+    #: The reply to the message, or None if it has not been sent.
     reply: str | None = None
     recipients: list[RecordedRecipient] = Factory(list)
 
@@ -84,23 +85,23 @@ def text_of(octets: bytes) -> str:
 
 @define(eq=False)
 class RecordedSession:
-    """A session: who the client was, what was sent, and what became of each recipient."""
+    """A session: its client, its transcript, and the outcome for each recipient."""
 
     id: str
     began: datetime
-    #: When it ended, in seconds after its beginning; None while it is open.
+    #: The duration in seconds; None while the session is open.
     seconds: float | None = None
     peer: str = ""
     helo: str | None = None
     tls: str | None = None
     user: str | None = None
     messages: deque[RecordedMessage] = Factory(lambda: deque(maxlen=MAX_MESSAGES))
-    #: Octets that the two sides have sent, inside TLS.
+    #: The numbers of octets that the two sides have sent, inside TLS.
     received_octets: int = 0
     sent_octets: int = 0
-    #: Octets that were dropped from the beginning of the transcript because there were too many.
+    #: The number of octets that were dropped from the beginning of the transcript because of the limit.
     dropped_octets: int = 0
-    #: The session goes on after the end of the transcript.
+    #: Whether the recording has stopped before the end of the session.
     cut: bool = False
     _lmtp: bool = False
     _entries: deque[Entry] = Factory(deque)
@@ -108,22 +109,22 @@ class RecordedSession:
     _start: float = 0.0
     _tracker: WireTracker = Factory(lambda: WireTracker(cautious=True))
     _session: Session | None = None
-    #: What awaits the reply with this number.
+    #: The recipient or message that awaits the reply with this number.
     _awaiting: dict[int, RecordedRecipient | RecordedMessage] = Factory(dict)
-    #: Messages whose end was received, and whose reply was not sent.
+    #: Messages that were received completely and await their reply.
     _complete: deque[RecordedMessage] = Factory(deque)
     #: Recipients that await a reply to the message (RFC 2033 4.2).
     _final: deque[RecordedRecipient] = Factory(deque)
-    #: Octets of the message in progress that are not kept.
+    #: The number of octets of the current message that are not kept.
     _elided: int = 0
-    #: The places in the transcript before which octets of a message are missing, with their number.
+    #: The numbers of missing octets of messages, by their position in the transcript.
     _notes: dict[int, int] = Factory(dict)
     _count: int = 0
 
     # --- reading:
 
     def refresh(self) -> None:
-        """Take over what the session knows about its client by now."""
+        """Copy the current information about the client from the session."""
         if (session := self._session) is None:
             return
         self.peer = str(session.peer)
@@ -133,11 +134,11 @@ class RecordedSession:
 
     @property
     def transcript(self) -> Transcript:
-        """What is kept of the session, for `Transcript.text`. Octets of long messages are missing in it."""
+        """The transcript, for `Transcript.text`. Octets of long messages are missing in it."""
         return Transcript(self._entries)
 
     def lines(self) -> list[RecordedLine]:
-        """Return the transcript with notes about what is missing."""
+        """Return the transcript with notes about missing octets."""
         return list(self._lines())
 
     def message(self, id: str) -> RecordedMessage | None:
@@ -244,43 +245,43 @@ class RecordedSession:
             self._final.popleft().final_reply = text_of(piece.octets)
 
     def stored(self, id: str) -> RecordedMessage | None:
-        """Note the id of the message whose `data` hook has ended."""
+        """Record the id of the message whose `data` hook has returned."""
         if not self._complete:
             return None
         self._complete[0].id = id
         return self._complete[0]
 
     def end(self) -> None:
-        """Note the end of the session."""
+        """Record the end of the session."""
         self.refresh()
         self.seconds = self._now()
         self._session = None
 
 
 class Recorder:
-    """Keeps the transcripts of the newest sessions.
+    """A recorder of the transcripts of the newest sessions.
 
     ``Server(recorder.hooks(store))`` records all sessions of a server, and ``web.serve(server, store, recorder=recorder)``
-    shows them. What clients send is kept in memory: the first 1,024 octets of each message, and of a session 64 KiB at
-    most, with passwords masked.
+    shows them. Transcripts are kept in memory: at most 64 KiB of a session, with the first 1,024 octets of each message, and
+    with passwords masked.
 
-    :param sessions: the number of sessions that are kept; the oldest are dropped.
+    :param sessions: the number of sessions to keep; the oldest ones are dropped.
     """
 
     def __init__(self, sessions: int = 200) -> None:
         check_number(sessions, "sessions", 1, integer=True)
         self._max = sessions
         self._sessions: OrderedDict[str, RecordedSession] = OrderedDict()
-        #: The id of the session of each message, by the id of the message in the store. The sessions themselves would stay in
-        #: memory after they were dropped.
+        #: The ids of the sessions by the id of a message in the store. References to the sessions would keep them in memory
+        #: after they were dropped.
         self._by_message: OrderedDict[str, str] = OrderedDict()
 
     def hooks(self, hooks: Hooks | None = None) -> Layer:
-        """Return hooks around other ones that record each session."""
+        """Return a layer around other hooks that records each session."""
         return _Recording(self, hooks)
 
     def sessions(self) -> Sequence[RecordedSession]:
-        """Return the sessions, the newest first. Those that are open are among them."""
+        """Return the sessions that are kept, the newest first, including open ones."""
         for session in self._sessions.values():
             session.refresh()
         return list(reversed(self._sessions.values()))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ._operation import Parameter, Schema
 
-#: Characters of an id. No store has longer ones.
+#: The maximum length of an id. No store has longer ones.
 MAX_ID = 256
 TIME: Schema = {"type": "string", "format": "date-time"}
 STRING: Schema = {"type": "string"}
@@ -29,7 +29,7 @@ def array(items: Schema) -> Schema:
 
 
 def record(properties: Mapping[str, Schema]) -> Schema:
-    """Return the schema of an object that has these members and no others."""
+    """Return the schema of an object with exactly these members."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -43,10 +43,10 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-#: The members of an entry: the fields of `stores.Entry`, and the mark.
+#: The members of an entry: the fields of `stores.Entry` and the read mark.
 ENTRY: Mapping[str, Schema] = {
     "id": described(STRING, "The store's id of the message"),
-    "received": described(TIME, "When the server received the message"),
+    "received": described(TIME, "The time at which the server received the message"),
     "sender": described(STRING, 'The mailbox of MAIL; "" for the null reverse-path'),
     "recipients": described(array(STRING), "The mailboxes of the accepted RCPT commands in their order"),
     "size": described({"type": "integer", "minimum": 0}, "The number of octets of the message"),
@@ -66,13 +66,14 @@ PART: Mapping[str, Schema] = {
     "type": described(STRING, "The content type, without parameters"),
     "role": described(
         {"type": "string", "enum": ["text", "html", "inline", "attachment"]},
-        "What the part is for; an inline part is displayed with the text, such as an image",
+        "The purpose of the part; an inline part, such as an image, is displayed with the text",
     ),
     "disposition": described(
-        {"type": "string", "enum": ["", "inline", "attachment"]}, "The disposition that the part states"
+        {"type": "string", "enum": ["", "inline", "attachment"]},
+        "The content disposition; empty for any other value",
     ),
-    "filename": described(STRING, "The name of the file as the sender gave it, decoded; it may be unsafe"),
-    "safe_filename": described(STRING, "A name that can be used for a file"),
+    "filename": described(STRING, "The untrusted file name from the message, decoded"),
+    "safe_filename": described(STRING, "A name that is safe for a file"),
     "content_id": described(STRING, "The content id, without angle brackets"),
     "charset": described(STRING, "The charset of a text"),
     "size": described({"type": "integer", "minimum": 0}, "The number of octets, without the transfer encoding"),
@@ -85,10 +86,10 @@ MESSAGE: Mapping[str, Schema] = {
     ),
     "text": described(STRING, "The plain text, or the text of the HTML if the message has no plain text"),
     "html": described(STRING, "The HTML as the sender wrote it; it is not sanitised"),
-    "parts": described(array(ref("Part")), "The parts that have no parts themselves"),
+    "parts": described(array(ref("Part")), "The parts without subparts"),
     "truncated": described(
         array({"type": "string", "enum": ["header", "text", "html", "parts"]}),
-        "The members that are not complete because the message exceeds a limit",
+        "The members that are incomplete because the message exceeds a limit",
     ),
 }
 SCHEMAS: Mapping[str, Schema] = {"Entry": record(ENTRY), "Message": record(MESSAGE), "Part": record(PART)}
@@ -102,7 +103,7 @@ ID = Parameter(
 )
 QUERY = Parameter(
     name="query",
-    description="What the messages have to fulfil, in the syntax of ``smtp-trio mail search``",
+    description="A query in the syntax of ``smtp-trio mail search``",
     schema={"type": "string"},
 )
 NOT_FOUND: tuple[str, Any] = ("The store has no such message", ref("Error"))

@@ -38,18 +38,18 @@ async def serve(
     names: Iterable[str] = (),
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve HTTP until it is cancelled. ``await nursery.start(web.serve, server, store)`` returns the URL.
+    """Serve HTTP until cancelled. ``await nursery.start(web.serve, server, store)`` returns the URL.
 
-    If HTTP cannot be served any more, because of a fault in this package or of the system, that is logged and this function
-    returns: it does not end the server of mail in the same nursery.
+    If the listener fails, because of a bug or a system error, the exception is logged and this function returns, so that the
+    mail server in the same nursery keeps running.
 
     :param port: the TCP port; 0 chooses a free one.
-    :param host: a host name or address. One that other hosts can reach needs ``token`` or ``users``.
+    :param host: a host name or address. Any other than a loopback address needs ``token`` or ``users``.
 
     The other parameters are those of `app`.
 
     :raises OSError: the address cannot be bound.
-    :raises ValueError: an address that other hosts can reach without ``token`` or ``users``, or an argument is invalid.
+    :raises ValueError: an argument is invalid, or ``token`` or ``users`` is needed and missing.
     """
     application = app(
         server,
@@ -73,7 +73,7 @@ async def serve_listeners(
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an application over listeners that are open, as `serve` does, and close them at the end."""
+    """Serve an application on open listeners, as `serve` does, and close them at the end."""
     try:
         application.check_exposure(listeners)
         task_status.started(f"http://{format_address(listeners[0].socket)}")
@@ -83,7 +83,7 @@ async def serve_listeners(
                 nursery.start_soon(application.context.store.maintain)
                 await serve_http(application, listeners)
                 nursery.cancel_scope.cancel()
-        except Exception as error:  # the mail server in the same nursery goes on
+        except Exception as error:  # the mail server in the same nursery must keep running
             log_events.HTTP_ENDED.log(error=repr(error), exc_info=error)
     finally:
         for listener in listeners:

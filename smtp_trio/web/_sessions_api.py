@@ -1,4 +1,4 @@
-"""The sessions in the JSON API: who connected, what was said, and which reply each recipient got."""
+"""The sessions in the JSON API: clients, transcripts, and the replies for each recipient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_LISTED = 1000
 
 
 def describe_message(message: RecordedMessage) -> dict[str, Any]:
-    """Return a message of a session as the API shows it."""
+    """Return the JSON of a message of a session."""
     return {
         "sender": message.sender,
         "id": message.id,
@@ -30,7 +30,7 @@ def describe_message(message: RecordedMessage) -> dict[str, Any]:
 
 
 def describe_session(session: RecordedSession) -> dict[str, Any]:
-    """Return a session as the API shows it, without its transcript."""
+    """Return the JSON of a session without its transcript."""
     return {
         "id": session.id,
         "began": session.began.astimezone(UTC).isoformat(),
@@ -46,13 +46,13 @@ def describe_session(session: RecordedSession) -> dict[str, Any]:
 
 
 def describe_with_transcript(session: RecordedSession) -> dict[str, Any]:
-    """Return a session as the API shows it."""
+    """Return the JSON of a session with its transcript."""
     lines = [{"time": round(line.time, 6), "side": line.side, "text": line.text} for line in session.lines()]
     return {**describe_session(session), "transcript": lines}
 
 
 def recorder_of(context: Context) -> Recorder:
-    """Return the recorder. Raises `ApiError` if there is none."""
+    """Return the recorder. Raises `ApiError` if sessions are not recorded."""
     if context.recorder is None:
         raise ApiError(404, "sessions are not recorded: start the server with --http-transcripts")
     return context.recorder
@@ -90,7 +90,7 @@ RECIPIENT = record(
 SESSION: dict[str, Schema] = {
     "id": described(STRING, "The id of the session, as in the log"),
     "began": described(TIME, "When it began"),
-    "seconds": described(optional({"type": "number"}), "How long it took; null while it is open"),
+    "seconds": described(optional({"type": "number"}), "The duration in seconds; null while the session is open"),
     "peer": described(STRING, "The address of the client"),
     "helo": described(optional(STRING), "The name that the client gave in EHLO, HELO or LHLO"),
     "tls": described(optional(STRING), "The version and cipher of TLS"),
@@ -108,14 +108,14 @@ SESSION: dict[str, Schema] = {
                 }
             )
         ),
-        "The messages that the client began, the newest of them if there are many",
+        "The transactions of the session; only the newest if there are many",
     ),
 }
 LINE = record(
     {
         "time": described({"type": "number"}, "Seconds since the session began"),
         "side": described(
-            {"type": "string", "enum": ["C", "S", ""]}, "Whether the client or the server sent it; empty for a note"
+            {"type": "string", "enum": ["C", "S", ""]}, "The sender of the line, client or server; empty for a note"
         ),
         "text": described(STRING, "The line, or an event in brackets; secrets are masked"),
     }
@@ -133,7 +133,7 @@ OPERATIONS = (
         path="/api/sessions",
         handler=list_sessions,
         summary="List sessions, the newest first",
-        description="Sessions that are open are among them. ``seconds`` is null for those.",
+        description="Open sessions are included; their ``seconds`` are null.",
         parameters=(
             Parameter(
                 name="limit",
@@ -148,7 +148,7 @@ OPERATIONS = (
         method="GET",
         path="/api/sessions/{id}",
         handler=get_session,
-        summary="Get a session with its transcript",
+        summary="Return a session with its transcript",
         parameters=(Parameter(name="id", place="path", description="The id of a session", required=True),),
         responses=WITH_TRANSCRIPT,
     ),
@@ -157,7 +157,7 @@ OPERATIONS = (
         method="GET",
         path="/api/messages/{id}/session",
         handler=get_session_of_message,
-        summary="Get the session of a message with its transcript",
+        summary="Return the session of a message with its transcript",
         parameters=(Parameter(name="id", place="path", description="The id of a message", required=True),),
         responses=WITH_TRANSCRIPT,
     ),

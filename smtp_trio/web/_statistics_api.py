@@ -1,4 +1,4 @@
-"""The statistics in the JSON API: what `/metrics` has, and the last hour, for the page."""
+"""The statistics in the JSON API: the numbers of `/metrics`, and the last hour, for the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def numbers(context: Context) -> Snapshot:
 
 
 async def describe(context: Context) -> dict[str, Any]:
-    """Return the statistics in the form of the API."""
+    """Return the JSON of the statistics."""
     snapshot = await numbers(context)
     statistics = snapshot.statistics
     counts = asdict(statistics, filter=lambda attribute, value: isinstance(value, int))
@@ -58,7 +58,7 @@ async def describe(context: Context) -> dict[str, Any]:
 
 
 def limits(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Return the limits that have a number of their own, and those that were reached."""
+    """Return the limits with a current value, and those that were reached."""
     statistics = snapshot.statistics
     known = {
         "sessions": (snapshot.sessions_limit, statistics.sessions_open),
@@ -72,7 +72,7 @@ def limits(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def utc(moment: datetime) -> str:
-    """Return a time in the form of RFC 3339."""
+    """Return a time in the format of RFC 3339."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -100,7 +100,7 @@ COUNTS: Mapping[str, str] = {
 BY_NAME: Schema = {"type": "object", "additionalProperties": NUMBER}
 STATISTICS: Schema = record(
     {
-        "time": described(TIME, "When the numbers were read"),
+        "time": described(TIME, "The time at which the numbers were read"),
         "version": described(STRING, "The version of smtp_trio"),
         "uptime": described({"type": "number", "minimum": 0}, "The seconds since the listener started"),
         "counts": record({name: described(NUMBER, text) for name, text in COUNTS.items()}),
@@ -110,7 +110,7 @@ STATISTICS: Schema = record(
         "tls": described(BY_NAME, "TLS handshakes by version"),
         "limits": described(
             array(record({"name": STRING, "limit": optional(NUMBER), "used": optional(NUMBER), "reached": NUMBER})),
-            "Limits, how much of them is used, and how often they have taken effect",
+            "Limits, their current use, and how often they have taken effect",
         ),
         "store": record(
             {
@@ -125,7 +125,7 @@ STATISTICS: Schema = record(
         "relay": {
             **record(dict.fromkeys(("relayed", "undelivered", "deferred", "reports", "in_flight"), NUMBER)),
             "type": ["object", "null"],
-            "description": "The recipients that the relay of the store has dealt with, its reports, and the messages that it "
+            "description": "The recipients that the relay of the store has handled, its reports, and the messages that it "
             "is sending; null without a relay",
         },
         "workers": described(
@@ -146,7 +146,7 @@ STATISTICS: Schema = record(
         ),
         "history": described(
             array(record({"time": TIME, "messages": NUMBER, "sessions": NUMBER, "refusals": BY_NAME})),
-            "The last sixty minutes, the oldest first; the last one has just begun",
+            "The last sixty minutes, the oldest first; the last one is the current minute",
         ),
     }
 )
@@ -157,7 +157,7 @@ OPERATIONS = (
         method="GET",
         path="/api/statistics",
         handler=show_statistics,
-        summary="The counters of the server, its limits, its workers, and its last hour",
+        summary="Return the counters of the server, its limits, its workers, and its last hour",
         responses={200: ("The statistics", ref("Statistics"))},
     ),
 )

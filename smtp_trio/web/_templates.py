@@ -1,4 +1,4 @@
-"""The templates of the page, and how values are written in them."""
+"""The templates of the page, and their filters."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from urllib.parse import quote
 
 import jinja2
 
-# Senders choose the texts that the page shows. Jinja escapes them; what is left are characters without a glyph, and those that
-# change the direction of the text around them, with which "cod.exe" can look like "exe.doc" (Unicode TR 36 3.5).
-#: Control and format characters that are written as their number, except for tabs and line ends.
+# The texts on the page are untrusted. Jinja escapes markup, but not invisible characters and bidirectional formatting
+# characters, with which "cod.exe" can look like "exe.doc" (Unicode TR 36 3.5).
+#: Control and format characters that are replaced by their code point. Tabs and line endings are kept.
 HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
-#: The text for each of them. To translate a text takes a tenth of the time of a function for each match, and no session of mail
-#: is served meanwhile.
+#: The replacements by code point. `str.translate` takes a tenth of the time of a function that is called for each match, during
+#: which no SMTP session is served.
 NUMBERS = {code: f"[U+{code:04X}]" for code in range(0x10000) if HIDDEN.match(chr(code))}
 
 
 def visible(text: object) -> str:
-    """Return a text in which control and direction characters are written as their number in Unicode."""
+    """Return a text with control and bidirectional formatting characters replaced by their code points."""
     shown = str(text).replace("\r\n", "\n")
     return shown.translate(NUMBERS) if HIDDEN.search(shown) else shown
 
 
 def size(octets: int) -> str:
-    """Return a number of octets in a unit that is easy to read."""
+    """Format a number of octets in a suitable unit."""
     if octets < 1000:
         return f"{octets} B"
     number, units = octets / 1000, iter(("kB", "MB", "GB"))
@@ -40,7 +40,7 @@ def size(octets: int) -> str:
 
 
 def moment(when: datetime) -> str:
-    """Return a time of this machine's zone; the date only if it is not today."""
+    """Format a time in the local time zone, with the date unless it is today."""
     local = when.astimezone()
     if local.date() == datetime.now().astimezone().date():
         return f"{local:%H:%M:%S}"
@@ -48,7 +48,7 @@ def moment(when: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a number of seconds in the two largest units."""
+    """Format a number of seconds in its two largest units."""
     minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86_400)
     if days:
         return f"{days} d {hours % 24} h"
@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return the environment of the templates. They are compiled at the first call, so that no request waits for it."""
+    """Return the environment of the templates, which are compiled at the first call, before any request."""
     created = jinja2.Environment(
         loader=jinja2.PackageLoader("smtp_trio.web"),
         autoescape=True,
@@ -76,5 +76,5 @@ def environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template with its values."""
+    """Render a template with values."""
     return environment().get_template(template).render(values)

@@ -1,4 +1,4 @@
-"""The operation that waits for messages: tests need no loops and no pauses."""
+"""The operation that waits for messages, so that tests need not poll."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from ._context import Context
 from ._operation import ApiError, Json, Operation, Parameter, arguments
 from ._schemas import MAX_ID, QUERY, array, record, ref
 
-# A request subscribes to arrivals before it searches the store, so it misses nothing, and searches once. Then it looks only at
-# the messages that arrive. Many requests wait at the same time for different messages, so a message that has just arrived is
-# read once for all of them (`Recent`).
+# A request subscribes to arrivals before it searches the store, so it misses no message and has to search only once. After
+# that it checks only the messages that arrive. Many requests can wait for different messages at the same time, so a message
+# that has just arrived is read once for all of them (`Recent`).
 
-#: The number of requests that may wait at the same time. Each one keeps a connection.
+#: The maximum number of requests that wait at the same time. Each one keeps a connection.
 MAX_WAITS = 256
-#: The number of messages that a request may wait for, seconds that it waits, and how many messages an error lists.
+#: The maximum number of messages to wait for, the default and the maximum timeout in seconds, and the number of messages that
+#: an error lists.
 MAX_COUNT, TIMEOUT, MAX_TIMEOUT, MAX_LISTED = 20, 10.0, 300.0, 10
-#: Characters of the texts and the HTML in a response. Two messages always fit.
+#: The maximum number of characters of the texts and the HTML in a response. Those of two messages always fit.
 MAX_CHARACTERS = 1 << 21
 
 
 @frozen(kw_only=True)
 class Wanted:
-    """What a request waits for."""
+    """The query and the number of messages that a request waits for."""
 
     query: Query
     count: int
@@ -41,7 +42,7 @@ class Wanted:
 
     @classmethod
     def of(cls, request: Request) -> Wanted:
-        """Return what a request asks for."""
+        """Parse the parameters of a request."""
         values = arguments(request)
         names = {"to": "rcpt", "from": "from", "subject": "subject"}
         terms = [Term(term, values[name]) for name, term in names.items() if name in values]
@@ -51,9 +52,9 @@ class Wanted:
 
 
 async def wait_for_messages(context: Context, request: Request) -> Response:
-    """Return messages when they are there."""
+    """Return messages as soon as the store has enough of them."""
     if context.waiting >= MAX_WAITS:
-        raise ApiError(429, f"{MAX_WAITS} requests are waiting already", {"retry-after": "1"})
+        raise ApiError(429, f"too many waiting requests, at most {MAX_WAITS} are allowed", {"retry-after": "1"})
     wanted = Wanted.of(request)
     seconds = arguments(request)["timeout"]
     messages: list[dict[str, object]] = []
@@ -81,7 +82,7 @@ async def cancel_without_client(request: Request, scope: trio.CancelScope) -> No
 
 
 async def find(context: Context, wanted: Wanted) -> list[dict[str, object]]:
-    """Return the messages that a request waits for, when there are enough of them."""
+    """Wait until the store has enough matching messages, and return them."""
     async with context.arrivals.subscribe() as ids:
         lost = ids.lost
         found = await present(context, wanted)
@@ -91,7 +92,7 @@ async def find(context: Context, wanted: Wanted) -> list[dict[str, object]]:
                 if len(messages) >= wanted.count:
                     return messages
             new = await anext(ids)
-            if ids.lost > lost:  # more messages have arrived than are remembered
+            if ids.lost > lost:  # ids were dropped, so the store has to be searched again
                 lost = ids.lost
                 found = await present(context, wanted)
             elif new not in found:
@@ -103,12 +104,12 @@ async def find(context: Context, wanted: Wanted) -> list[dict[str, object]]:
 
 
 async def present(context: Context, wanted: Wanted) -> list[str]:
-    """Return the ids of the newest messages in the store that fulfil a query, not more than are waited for."""
+    """Return the ids of the newest matching messages in the store, at most as many as are waited for."""
     after = wanted.after_id
     if after is None:
         async with aclosing(context.store.search(wanted.query, limit=wanted.count)) as entries:
             return [entry.id async for entry in entries]
-    # Those after an id are read from the oldest on, so that older ones are not looked at.
+    # Those after an id are read from the oldest on, so that messages before it are not read.
     found: deque[str] = deque(maxlen=wanted.count)
     try:
         async with aclosing(context.store.search(wanted.query, reverse=False, after=after)) as entries:
@@ -120,7 +121,7 @@ async def present(context: Context, wanted: Wanted) -> list[str]:
 
 
 async def read(context: Context, ids: list[str]) -> list[dict[str, Any]]:
-    """Return the JSON of messages, and drop the ids of those that were removed meanwhile from the list."""
+    """Return the JSON of messages, and drop the ids of messages that were removed meanwhile from ``ids``."""
     messages = []
     room = MAX_CHARACTERS
     async with context.reading:
@@ -136,7 +137,7 @@ async def read(context: Context, ids: list[str]) -> list[dict[str, Any]]:
 
 
 def shorten(message: dict[str, Any], room: int) -> int:
-    """Leave out the text or the HTML of a message if they have too many characters; return how many are left."""
+    """Remove the text or the HTML of a message if they exceed ``room`` characters; return the number that remains."""
     length = 0
     for name in ("text", "html"):
         if length + len(message[name]) > room:
@@ -147,12 +148,12 @@ def shorten(message: dict[str, Any], room: int) -> int:
 
 
 async def missing(context: Context, wanted: Wanted, seconds: float) -> ApiError:
-    """Return the error of a request that has waited for too long. It shows the newest messages, to find a wrong address."""
+    """Return the error for a timeout. It lists the newest messages, which helps to find a misspelt address."""
     async with aclosing(context.store.entries(reverse=True, limit=MAX_LISTED)) as entries:
         found = [describe(context, entry) async for entry in entries]
     what = "no message" if wanted.count == 1 else f"fewer than {wanted.count} messages"
     which = f" for {wanted.query}" if wanted.query.terms else ""
-    text = f"{what}{which} within {seconds:g} s; 'newest' has the newest messages of the store"
+    text = f"{what}{which} within {seconds:g} s; 'newest' lists the newest messages of the store"
     return ApiError(404, text, newest=found)
 
 
@@ -162,17 +163,17 @@ OPERATIONS = (
         method="GET",
         path="/api/wait",
         handler=wait_for_messages,
-        summary="Wait for messages, and return them",
+        summary="Wait for messages and return them",
         description=(
-            "A message that is in the store already counts, unless ``after_id`` excludes it. All conditions have to be "
-            "fulfilled. The response has ``count`` messages, the newest first. When the time is over, the status is 404, "
-            "and ``newest`` shows what has arrived otherwise. "
-            "Of several messages with a megabyte of text, some are without it, and ``truncated`` says so."
+            "Messages that are already in the store count, unless ``after_id`` excludes them. All conditions have to "
+            "match. The response has ``count`` messages, the newest first. After a timeout the status is 404, "
+            "and ``newest`` lists the newest messages. "
+            "If the texts are too large for one response, some are left out and named in ``truncated``."
         ),
         parameters=(
             Parameter(
                 name="to",
-                description="A recipient of the envelope, as a whole (``rcpt:`` in a query)",
+                description="The complete address of a recipient of the envelope (``rcpt:`` in a query)",
                 schema={"type": "string", "minLength": 1},
             ),
             Parameter(
@@ -201,7 +202,7 @@ OPERATIONS = (
         responses={
             200: ("The messages", record({"messages": array(ref("Message"))})),
             404: (
-                "The time is over, or there is no message ``after_id``",
+                "The timeout has expired, or the store has no message with the id ``after_id``",
                 {
                     "type": "object",
                     "properties": {"error": {"type": "string"}, "newest": array(ref("Entry"))},

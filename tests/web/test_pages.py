@@ -110,7 +110,7 @@ async def test_message_that_the_store_does_not_have() -> None:
 async def test_unknown_path_is_an_error_with_a_link_to_the_inbox(path: str) -> None:
     async with Memory() as store, client(web.app(None, store)) as http:
         response = await http.get(path)
-        assert (await http.get("/api/none")).json()["error"].startswith("there is nothing at this path")
+        assert (await http.get("/api/none")).json()["error"].startswith("unknown path")
     assert response.status_code == 404
     assert response.headers["content-type"].startswith("text/html")
     assert '<a href="/">Inbox</a>' in response.text

@@ -155,7 +155,7 @@ async def test_conditions(
         ("count=21", "count: must be from 1 to 20"),
         ("to=", "to: must not be empty"),
         ("query=before:x", "query: 'before:x'"),
-        ("recipient=x", "recipient: unknown parameter; those of this operation are after_id, count, from"),
+        ("recipient=x", "recipient: unknown parameter; the parameters are after_id, count, from"),
     ],
 )
 async def test_wrong_parameter_is_named(
