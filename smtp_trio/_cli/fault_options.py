@@ -13,9 +13,9 @@ from .options import UsageError, describe_error, number_between
 if TYPE_CHECKING:
     from ..testing import FaultRules
 
-#: Begins a comment in a file of rules.
+#: The character that begins a comment in a file of rules.
 COMMENT = "#"
-#: The octets that such a file may have. It is read on a signal, and must not take longer than a moment.
+#: The maximum number of characters of such a file, which must not block the server for long when it is read on a signal.
 MAX_FILE = 1 << 20
 
 
@@ -23,12 +23,12 @@ def add_fault_options(add: Callable[..., Any]) -> None:
     """Add the options."""
     # fmt: off
     add("--fault", metavar="RULE", action="append", default=[],
-        help="let the server fail by this rule, such as 'answer RCPT 450 once', 'delay DATA 5s', 'close at DOT' or 'greylist 60s'; "
-             "for tests of programs that send mail. Repeatable; see docs/faults for what a rule can be. Each worker of --workers "
-             "has its own rules, and counts for itself how often they have acted")
+        help="make the server fail by this rule, such as 'answer RCPT 450 once', 'delay DATA 5s', 'close at DOT' or 'greylist 60s'; "
+             "for tests of programs that send mail. Repeatable; docs/faults describes the rules. Each worker of --workers "
+             "has its own rules and counts")
     add("--fault-file", metavar="FILE",
-        help=f"file with such a rule on each line; empty lines and those that begin with {COMMENT} are skipped. SIGHUP reads it "
-             "again, and its rules then begin anew")
+        help=f"file with such a rule on each line; empty lines and those beginning with {COMMENT} are ignored. SIGHUP reads it "
+             "again, and resets the counts of its rules")
     add("--fault-seed", metavar="N", type=number_between(int, 2**63 - 1), default=0,
         help="seed of the rules with 'sometimes' and 'garbage': the same seed, rules and commands give the same faults "
              "(default: %(default)s)")
@@ -37,7 +37,7 @@ def add_fault_options(add: Callable[..., Any]) -> None:
 
 @define
 class FaultFile:
-    """The rules of ``--fault-file`` in a list that has other rules as well."""
+    """The rules of ``--fault-file``, in a list that can have other rules as well."""
 
     path: str
     rules: FaultRules
@@ -45,7 +45,7 @@ class FaultFile:
     _ids: list[int] = field(factory=list)
 
     def load(self) -> None:
-        """Read the file, and replace its rules. Raises UsageError if it is invalid; the rules then stay as they are."""
+        """Read the file and replace its rules. Raises UsageError if it is invalid; the previous rules are kept then."""
         found = read_rules(self.path)
         for number in self._ids:
             self.rules.remove(number)
@@ -57,7 +57,7 @@ class FaultFile:
 def prepare_faults(options: argparse.Namespace, *, wanted: bool = False) -> tuple[FaultRules | None, list[FaultFile]]:
     """Return the fault rules of the options, and the files to read again on SIGHUP.
 
-    :param wanted: whether there are rules also if no option has one, since others can be added over HTTP.
+    :param wanted: whether to return a list even if the options have no rules, since rules can be added over HTTP.
     :raises UsageError: a rule is invalid.
     """
     if not (wanted or options.fault or options.fault_file):
@@ -75,7 +75,7 @@ def prepare_faults(options: argparse.Namespace, *, wanted: bool = False) -> tupl
 
 
 def add_rule(rules: FaultRules, text: str, seed: int, where: str) -> int:
-    """Add a rule, and return its id. Raises UsageError, which names ``where`` it came from."""
+    """Add a rule and return its id. Raises UsageError, which begins with ``where``, if it is invalid."""
     try:
         return rules.add(text, seed=seed).id
     except ValueError as error:
@@ -83,7 +83,7 @@ def add_rule(rules: FaultRules, text: str, seed: int, where: str) -> int:
 
 
 def read_rules(path: str) -> Sequence[tuple[int, str]]:
-    """Return the rules in a file with the numbers of their lines. Raises UsageError if one of them is invalid."""
+    """Return the rules in a file with their line numbers. Raises UsageError if one is invalid."""
     from ..testing import FaultRules
 
     try:

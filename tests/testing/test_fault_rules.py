@@ -174,7 +174,7 @@ def test_number_of_rules_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = FaultRules()
     rules.add("hang")
     rules.add("hang")
-    with pytest.raises(ValueError, match="there are 2 rules already"):
+    with pytest.raises(ValueError, match="at most 2 rules"):
         rules.add("hang")
 
 

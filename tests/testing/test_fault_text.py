@@ -99,11 +99,11 @@ ERRORS = {
     "answer xyzzy 450": "'xyzzy' is not a place: the places are CONNECT, ",
     "answer RCPT 45": "the CODE of 'answer' must be a reply code of three digits, such as 450, got '45'",
     "answer RCPT ٤٥٠": "must be a reply code of three digits",
-    "answer RCPT 250": "250 is not a refusal",
+    "answer RCPT 250": "250 cannot refuse",
     "answer RCPT 450 onec": "'onec' is not expected here, after '450': did you mean 'once'",
-    "answer RCPT 450 xyzzy": "'xyzzy' is not expected here, after '450': what may follow is status, nth, once",
-    "answer RCPT 450 once twice": "how often it acts is given twice",
-    "answer RCPT 450 once 3 times": "how often it acts is given twice",
+    "answer RCPT 450 xyzzy": "'xyzzy' is not expected here, after '450': expected status, nth, once",
+    "answer RCPT 450 once twice": "the number of times is given twice",
+    "answer RCPT 450 once 3 times": "the number of times is given twice",
     "answer RCPT 450 nth 2 nth 3": "'nth' is given twice",
     "answer RCPT 450 status 4.2.0 status 4.2.0": "'status' is given twice",
     "answer RCPT 450 status": "'status' needs a value",
@@ -114,15 +114,15 @@ ERRORS = {
     'answer RCPT 450 "a': "the quotes at '\"a' are not balanced",
     'answer RCPT 450 a"b"': "are not balanced",
     'answer RCPT 450 "\\q"': r"'\\\\q' in .* is not an escape",
-    "answer RCPT 450 by client": "'client' is not possible after 'by': answer is a fault of a server",
+    "answer RCPT 450 by client": "'client' cannot follow 'by': answer is a fault of a server",
     "delay DATA": "delay needs TIME",
     "delay DATA soon": "the TIME of 'delay' must be a time from 0 to 1000000000 seconds",
     "close at body after 4x": "'after' must be a number from 0",
     "reset by me": 'by must be "client" or "server"',
     "sometimes": "begins with its kind",
     "sometimes 2 hang": "'sometimes' must be a probability from 0 to 1, got '2'",
-    "sometimes greylist": "'sometimes' is not possible for greylist",
-    'replace MAIL "\\u00ff"': "is not an octet",
+    "sometimes greylist": "'sometimes' cannot be used with greylist",
+    'replace MAIL "\\u00ff"': "is not an escape for octets",
     "replace MAIL hello": "the \"OCTETS\" of 'replace' must be octets in quotes",
     "greylist 60s once": "'once' is not expected here, after '60s'",
     "tarpit 1s 2s": "'2s' is not expected here, after '1s'",
@@ -149,8 +149,8 @@ ERRORS = {
     "answer RCPT 450 9999999999999999999 times": "must be a number",
     "garbage MAIL 1G": "octets must be <= ",
     "hang " * 1000: "at most 4096 characters",
-    "hang\nat DOT": r"printable and in one line, but has '\\n'",
-    'answer RCPT 450 "a\r\n250 ok"': "printable and in one line",
+    "hang\nat DOT": r"one line of printable characters, got '\\n'",
+    'answer RCPT 450 "a\r\n250 ok"': "one line of printable characters",
     'advertise "SIZE\\r\\n250"': "keyword must be",
     'advertise SIZE "1\\r\\n250 X"': "value must be",
     'omit "A\\x00"': "keyword must be",
@@ -276,12 +276,12 @@ def test_rule_of_another_class_has_no_text() -> None:
     class Mine(Rule):
         pass
 
-    with pytest.raises(ValueError, match="Mine has no form as text"):
+    with pytest.raises(ValueError, match="Mine has no text form"):
         format_rule(Mine())
 
 
 @pytest.mark.parametrize("rule", [Delay("MAIL", math.inf), Trickle(1, 1e300), Policy(Greylist, seconds=math.inf)])
 def test_time_without_end_has_no_text(rule: Any) -> None:
     for write in (format_rule, FaultRules().add):
-        with pytest.raises(ValueError, match="times of at most 1000000000 seconds, got"):
+        with pytest.raises(ValueError, match="must be at most 1000000000 seconds, got"):
             write(rule)

@@ -1,5 +1,5 @@
-"""The rules of a server that refuse or delay, as hooks: so the session itself sends the reply, and its state agrees
-with it.
+"""The rules of a server that refuse or delay, as hooks. So the session itself sends the reply, and its state is consistent
+with the reply.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .script import Entry, Script
 
 
 class Decisions(Layer):
-    """A layer with the rules of a script that decide.
+    """A layer with the rules of a script that refuse or delay.
 
-    ``every``: they act in each session, and its stream is wrapped; otherwise only in sessions whose streams were
-    wrapped before.
+    With ``every`` they act in each session, whose stream is wrapped; otherwise only in sessions whose streams are
+    wrapped already.
     """
 
     def __init__(self, hooks: Hooks, script: Script, *, every: bool) -> None:
@@ -100,7 +100,7 @@ class Decisions(Layer):
 
 
 def has_decisions(hooks: object, script: Script) -> bool:
-    """Return whether these hooks, or some below them, are `Decisions` of the script."""
+    """Return whether these hooks, or a layer within them, are `Decisions` of the script."""
     while isinstance(hooks, Layer):
         if isinstance(hooks, Decisions) and hooks.script is script:
             return True

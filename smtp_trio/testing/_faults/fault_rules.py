@@ -18,7 +18,7 @@ from .scope import Scope, Subject
 from .script import Entry, entry_of
 from .text import AnyRule, ScopedRule, read_rule
 
-#: The number of rules that a list may have, since each command is compared with all of them.
+#: The maximum number of rules in a list, since each command is compared with all of them.
 MAX_RULES = 10_000
 
 
@@ -26,14 +26,14 @@ MAX_RULES = 10_000
 class ActiveRule:
     """A rule or policy in a `FaultRules` list. Its counts change while it is in use."""
 
-    #: Its number, which no other rule of the list has or had.
+    #: The number of the rule, which is never used again in the list.
     id: int
     #: The rule as text, with its scope.
     text: str
     _scoped: ScopedRule
-    #: What its random numbers depend on.
+    #: The seed of the random numbers.
     seed: int
-    #: How often it has acted.
+    #: The number of times that the rule has acted.
     acted: int = 0
     _entry: Entry | PolicyEntry = field(init=False)
 
@@ -49,22 +49,22 @@ class ActiveRule:
 
     @property
     def recipient(self) -> str | None:
-        """The recipient or pattern that it acts for; None for all."""
+        """The recipient or pattern that the rule applies to; None for all."""
         return self._scoped.scope.recipient
 
     @property
     def client(self) -> str | None:
-        """The client or network that it acts for; None for all."""
+        """The client or network that the rule applies to; None for all."""
         return self._scoped.scope.client
 
     @property
     def remaining(self) -> int | None:
-        """How often it can still act; None without a limit."""
+        """The number of times that the rule can still act; None without a limit."""
         return self._entry.remaining if isinstance(self._entry, Entry) else None
 
     @property
     def used_up(self) -> bool:
-        """True if it cannot act any more."""
+        """Whether the rule has reached its limit."""
         return self.remaining == 0
 
     def __repr__(self) -> str:
@@ -74,10 +74,10 @@ class ActiveRule:
 class FaultRules:
     """An ordered list of rules and policies, which can be changed while servers run.
 
-    ``Server(rules.hooks(hooks))`` is a server in which they act. A change takes effect with the next command of each
-    session. Rules for one place act in the order of the list; of several that would answer a command, the first one
-    does, and the others wait for the next occasion. Each rule counts over all sessions. The same rules, seeds and
-    commands give the same faults. While the list is empty, a session costs no more than without it.
+    They act in the server ``Server(rules.hooks(hooks))``. A change takes effect with the next command of each session.
+    Rules for one place act in the order of the list. If several would reply to a command, only the first one does,
+    and the others wait for the next occasion. Each rule counts over all sessions. The same rules, seeds and commands
+    give the same faults. An empty list adds no cost to a session.
     """
 
     def __init__(self) -> None:
@@ -103,14 +103,14 @@ class FaultRules:
     ) -> ActiveRule:
         """Add a rule at the end of the list, and return it with its counts.
 
-        :param rule: its text, a rule, or a `Policy`.
-        :param recipient: the recipient that it acts for, in place of one in the text: an address, ``@example.org`` or a
-            pattern such as ``bob+*@example.org``. Letters are compared without their case.
-        :param client: the client that it acts for: an address, a network, or the name that it states in HELO or EHLO.
-        :param seed: what random numbers depend on.
+        :param rule: the text of a rule, a rule, or a `Policy`.
+        :param recipient: the recipient that the rule applies to, which replaces one in the text: an address,
+            ``@example.org`` or a pattern such as ``bob+*@example.org``. Case is ignored.
+        :param client: the client that the rule applies to: an address, a network, or its name in HELO or EHLO.
+        :param seed: the seed of the random numbers.
         :raises TypeError: an argument has a wrong type.
-        :raises ValueError: the text or an argument is invalid, the rule has no form as text, is one of a client or could
-            never act for this scope, or the list is full.
+        :raises ValueError: the text or an argument is invalid; the rule has no text form, is a fault of a client, or
+            could never act in this scope; or the list is full.
         """
         check_type(rule, "rule", (str, Rule, Sometimes, Policy, ScopedRule))
         check_type(seed, "seed", int)
@@ -126,7 +126,7 @@ class FaultRules:
         if isinstance(inner, Rule) and inner.by != "server":
             raise ValueError(f"{scoped.kind}: a rule by a client cannot act in a server")
         if len(self._rules) >= MAX_RULES:
-            raise ValueError(f"there are {MAX_RULES} rules already; remove some of them")
+            raise ValueError(f"a list can have at most {MAX_RULES} rules: remove some of them")
         active = ActiveRule(self._last_id + 1, str(scoped), scoped, seed)
         active._entry = self._make_entry(active, scoped)
         self._last_id = active.id
@@ -139,7 +139,7 @@ class FaultRules:
         return self._rules.get(id)
 
     def remove(self, id: int) -> bool:
-        """Remove the rule with this id; return False if there is none. Sessions that wait because of it go on."""
+        """Remove the rule with this id; return False if it does not exist. Sessions that wait because of it continue."""
         active = self._rules.pop(id, None)
         if active is None:
             return False
@@ -154,21 +154,21 @@ class FaultRules:
             self.remove(number)
 
     def __iter__(self) -> Iterator[ActiveRule]:
-        """Iterate over the rules in their order, with those that are used up."""
+        """Iterate over the rules in their order, including those that are used up."""
         return iter(tuple(self._rules.values()))
 
     def __len__(self) -> int:
         return len(self._rules)
 
     def __bool__(self) -> bool:
-        """A list is true also while it is empty."""
+        """Return True, also for an empty list."""
         return True
 
     def _make_entry(self, active: ActiveRule, scoped: ScopedRule) -> Entry | PolicyEntry:
         def act(subject: Subject | None) -> None:
             active.acted += 1
             session = None if subject is None else subject.session
-            # A line that is always slow would have a record for each reply.
+            # A rule without a limit, such as `throttle`, would otherwise log a record for each reply.
             frequent = isinstance(active._entry, Entry) and active.remaining is None and not decides(active._entry.rule)
             if session is None or not (frequent and session.context.get(active)):
                 FAULT_ACTED.log(

@@ -1,4 +1,4 @@
-"""Fault scripts: rules for one side or both, which act on any stream, and within the sessions of a server."""
+"""Fault scripts: rules for one side or both, which act on any stream and in the sessions of a server."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .script import Script, entry_of
 class Faults:
     """Rules that act together.
 
-    Rules are values. A `Faults` object counts how often each has acted, over all sessions that it is used in: a client
-    that connects again does not get a fault with ``times=1`` a second time. So use a new object, or `again`, in each
-    test: it returns the same script with its counts at 0. The same rules, seed and octets give the same faults.
+    Rules are values. A `Faults` object counts how often each has acted, over all of its sessions: a client that connects
+    again does not get a fault with ``times=1`` a second time. So use a new object in each test, or `again`, which
+    returns the same script with its counts at 0. The same rules, seed and octets give the same faults.
 
-    For a server of this package, ``Server(faults.hooks(hooks))`` is enough; a client's stream is wrapped by
-    ``wrap(stream, side="client")``. `memory_pair` does both. After STARTTLS, rules for a client's octets cannot
-    interpret them any more.
+    A server of this package needs only ``Server(faults.hooks(hooks))``. The stream of a client is wrapped with
+    ``wrap(stream, side="client")``. `memory_pair` does both. Rules for a client do not act after STARTTLS, because its
+    octets are encrypted.
     """
 
     def __init__(self, *rules: Rule | Sometimes, seed: int = 0) -> None:
@@ -50,21 +50,20 @@ class Faults:
 
     @property
     def unused(self) -> tuple[Rule, ...]:
-        """The rules that have not acted so far, without those of `Sometimes`: their place did not occur, or not often
-        enough, or was too short.
+        """The rules that have not acted, except for those in `Sometimes`. Their place did not occur, not often enough, or
+        was too short.
         """
         pairs = zip(self.rules, self._script.entries, strict=True)
         return tuple(rule for rule, entry in pairs if isinstance(rule, Rule) and not entry.acted)
 
     def again(self) -> Faults:
-        """Return the same script, as if it had not been used."""
+        """Return the same script with its counts at 0."""
         return Faults(*self.rules, seed=self.seed)
 
     def wrap(self, stream: trio.abc.Stream, *, side: Role) -> FaultyStream:
-        """Return a stream around one end of a connection, that of ``side`` ("client" or "server"), with the faults of
-        this side.
+        """Return a stream around one end of a connection, with the faults of ``side`` ("client" or "server").
 
-        Rules of a server that refuse or delay act on its octets, unless `hooks` or `install` was called.
+        Rules of a server that refuse or delay change its octets, unless `hooks` or `install` was called.
         """
         check_type(stream, "stream", trio.abc.Stream)
         check_choice(side, "side", get_args(Role))
@@ -77,12 +76,12 @@ class Faults:
         return Decisions(Hooks() if hooks is None else hooks, self._script, every=True)
 
     def install(self, server: Server) -> None:
-        """Let the rules that refuse or delay act in those sessions of ``server`` whose streams were wrapped."""
+        """Make the rules that refuse or delay act in those sessions of ``server`` whose streams are wrapped."""
         check_type(server, "server", Server)
         self._script.hooked = True
         if server not in self._servers:
             self._servers.append(server)
-            if has_decisions(server.hooks, self._script):  # made by `hooks`; twice, each occasion would count double
+            if has_decisions(server.hooks, self._script):  # made by `hooks`; otherwise each occasion would count twice
                 return
             own = Hooks()
             for name, hook in server._state.hooks.items():

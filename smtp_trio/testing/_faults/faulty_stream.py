@@ -20,42 +20,41 @@ from .script import Entry, Script, cancel_at_end
 class FaultyStream(trio.abc.HalfCloseableStream):
     """One end of a connection, with the faults of its side.
 
-    Attributes that it lacks are those of the stream ``transport``.
+    Other attributes are those of the stream ``transport``.
     """
 
-    # A tracker divides the octets of both directions into pieces. Those that this side sends are changed in `send_all`;
-    # for a client that ignores refusals or does not wait for replies, and for a server that fails within a body, those
-    # that it receives are changed in `receive_some`. The tracker is always given the octets that were sent, before any
-    # change: rules change what the peer receives, and not what this side believes to have sent. So a client can take a
-    # 550 for a 250 and yet be tracked correctly.
+    # A tracker divides the octets of both directions into pieces. Pieces that this side sends are changed in `send_all`.
+    # Pieces that it receives are changed in `receive_some`, for a client that ignores refusals or does not wait for
+    # replies, and for a server that fails within a body. The tracker always gets the octets before any change. So the
+    # dialogue is tracked correctly even if, for example, a client receives a 250 in place of a 550.
 
     def __init__(self, stream: trio.abc.Stream, side: Role, script: Script, *, greeted: bool = False) -> None:
         self.transport: trio.abc.Stream = stream
         self.side: Role = side
         self.script = script
-        #: TLS was started over this stream, and another one has the faults inside it.
+        #: Whether TLS was started over this stream. Then the stream inside TLS has the faults.
         self.transparent: bool = False
-        #: What the scopes of rules are compared with. Without one, rules with a scope do not act.
+        #: The subject that is compared with the scopes of rules. If it is None, rules with a scope do not act.
         self.subject: Subject | None = None
         self._tracker = WireTracker(greeted=greeted)
-        #: The rules that act on the body that is passing, and of these the ones that have changed it.
+        #: The rules that act on the current body, and those of them that have changed it.
         self._acting: dict[bool, list[Entry]] = {True: [], False: []}
         self._changed: set[Entry] = set()
-        #: Octets that were received before, and are to be received again.
+        #: Octets that were received before this stream was made, and are received through it again.
         self._again = b""
-        #: The `Delay` or `Hang` that acts on the last piece. Its wait ends when it is removed.
+        #: The `Delay` or `Hang` that acts on the last piece. The wait ends when the rule is removed.
         self._waits_for: Entry | None = None
-        #: Pieces that were received, for which there are no steps yet. There are when the piece is due, since a session
-        #: learns from the commands before it what a piece is about.
+        #: Received pieces without steps. The steps are determined when a piece is delivered, since its subject depends on
+        #: the commands before it.
         self._pieces: deque[Piece] = deque()
-        #: Steps for octets that were received, and that are not taken yet.
+        #: The remaining steps for received octets.
         self._incoming: deque[Step] = deque()
-        #: Fake replies that wait for the replies before them, and the number of replies that the client has received.
+        #: Fake replies that wait for earlier replies, and the number of replies that the client has received.
         self._fake_replies: deque[FakeReply] = deque()
         self._answered = 0
         self._held: list[Hold] = []
         self._held_until = math.inf
-        #: A fake greeting was considered; a server needs none.
+        #: Whether the rules for a fake greeting were checked; always true for a server.
         self._started = greeted or side == "server"
         self._closed = False
         #: The fault that has ended the connection.
@@ -66,7 +65,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     @property
     def sends_to(self) -> trio.abc.Stream:
-        """The stream below: if `send_all` raises, not all octets were sent, unless they were on that stream (see
+        """The transport stream. If `send_all` raises, not all octets were sent, unless that stream had accepted them (see
         `fails_short`).
         """
         return self.transport
@@ -75,11 +74,11 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     @property
     def _idle(self) -> bool:
-        """True if no rule applies to the octets of this stream, and none can be added."""
+        """Whether no rule applies to the octets of this stream, and no rule can be added."""
         return self.transparent or not (self.script.live or self.script.for_stream(self.side))
 
     def begin_within(self, command: bytes, received: bytes) -> None:
-        """Begin in the middle of a session of a server: at this command, after which these octets were received."""
+        """Begin in the middle of a server's session, at ``command``; ``received`` are the octets received after it."""
         self._tracker.feed("client", command + b"\r\n")
         self._again = received
 
@@ -98,7 +97,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         return steps
 
     def _due(self, piece: Piece, *, incoming: bool) -> list[Entry]:
-        """Return the rules that act on a piece. If it begins a body, they act on all of it, which counts once."""
+        """Return the rules that act on a piece. At the beginning of a body they act on the whole body, which counts once."""
         due = [
             entry
             for entry in self.script.for_stream(self.side)
@@ -116,8 +115,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, with the faults of this side.
 
-        If one of them ends the connection, raises trio.BrokenResourceError; when all octets were sent before that, the
-        next operation does, as with a socket.
+        Raises trio.BrokenResourceError if a fault ends the connection before all octets were sent. If it ends the
+        connection after them, the next operation raises it, as with a socket.
         """
         if self._idle and self._ending is None:
             await self.transport.send_all(data)
@@ -148,7 +147,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(f"a fault: {self._ending.value}")
 
     async def _take(self, step: Step) -> None:
-        """Take a step that is not octets."""
+        """Carry out a step that is not octets."""
         if isinstance(step, Wait):
             with trio.move_on_after(step.seconds):
                 await self._wait_for_removal()
@@ -166,7 +165,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             await self._end(step)
 
     async def _send(self, octets: bytes) -> None:
-        """Send these octets after those that were held."""
+        """Send octets after those that are held."""
         octets = b"".join(each.octets for each in self._held) + octets
         self._held, self._held_until = [], math.inf
         await self.transport.send_all(octets)
@@ -183,7 +182,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 cancel_at_end(nursery, self._waits_for, self.subject.session)
 
     async def _discard_received(self, scope: trio.CancelScope) -> None:
-        """Receive until the peer closes the connection, and cancel ``scope`` then."""
+        """Receive and discard octets until the peer closes the connection, then cancel ``scope``."""
         with suppress(*BROKEN):
             while await self.transport.receive_some():
                 pass
@@ -196,7 +195,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 await self._wait_for_removal()
                 nursery.cancel_scope.cancel()
         elif ending is Ending.RESET:
-            # Without the wait, how many of the octets before the reset are lost would depend on the order of tasks.
+            # Without the wait, the number of octets that the reset discards would depend on the order of tasks.
             await trio.sleep(DELIVERY_TIME)
             with suppress(TypeError):
                 reset(self.transport)
@@ -218,7 +217,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             self._deliver_fake_replies()
 
     def _deliver_fake_replies(self, answered: int = -1) -> None:
-        """Deliver the fake replies that are due after the reply to command ``answered``: they must not overtake earlier
+        """Deliver the fake replies that are due after the reply to command ``answered``. They must not precede earlier
         replies.
         """
         self._answered = max(self._answered, answered + 1)
@@ -228,8 +227,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             self._answered = step.number + 1
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what the other end sends, with the faults of this side."""
-        if self._closed:  # also if octets are left from before
+        """Receive octets from the other end, with the faults of this side."""
+        if self._closed:  # even if received octets are left
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("this stream is closed")
         if self._idle and self._ending is None and not (self._incoming or self._pieces):
@@ -260,7 +259,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             self._pieces += self._tracker.feed(other, data)
 
     async def _receive(self) -> bytes:
-        """Receive from the transport stream; send what was held when its time is over."""
+        """Receive from the transport stream. Meanwhile send held octets when their time is over."""
         if self._again:
             data, self._again = self._again, b""
             return data
@@ -277,13 +276,13 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         await self.transport.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Send what was held, and an end of file over the transport stream."""
+        """Send held octets, and then end-of-file, over the transport stream."""
         assert isinstance(self.transport, trio.abc.HalfCloseableStream)
         await self._send_rest()
         await self.transport.send_eof()
 
     async def aclose(self) -> None:
-        """Send what was held, and close the transport stream."""
+        """Send held octets, and close the transport stream."""
         self._closed = True
         try:
             await self._send_rest()
@@ -299,6 +298,6 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     def reset(self) -> None:
         """Reset the connection, so that the other end gets an error.
 
-        Raises TypeError for streams that cannot do that.
+        Raises TypeError if the transport stream does not support it.
         """
         reset(self.transport)

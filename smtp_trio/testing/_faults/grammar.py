@@ -40,7 +40,7 @@ from .rules import (
 )
 from .values import Kind
 
-#: No default: the word has to be there.
+#: The default of a word that is required.
 REQUIRED = object()
 
 
@@ -48,9 +48,9 @@ REQUIRED = object()
 class Word:
     """A word of a rule that is the value of an attribute.
 
-    :param before: the word that has to precede it; "" for one that is recognized by its position.
+    :param before: the keyword before it; "" for a word that is recognized by its position.
     :param unit: a word that may follow it.
-    :param default: its value if it is absent, where that differs from the default of the attribute.
+    :param default: the value of an absent word, if that differs from the default of the attribute.
     :param bare: whether ``before`` may be left out.
     """
 
@@ -63,13 +63,13 @@ class Word:
 
     @property
     def usage(self) -> str:
-        """The word as the documentation shows it."""
+        """The syntax of the word for the documentation."""
         return " ".join(filter(None, (self.before, self.kind.name, self.unit)))
 
 
 @frozen
 class Row:
-    """A kind of rule: its first word, the class, and the words that may follow."""
+    """A kind of rule: its first word, its class, and the words that may follow."""
 
     word: str
     cls: type[Rule | Layer]
@@ -81,7 +81,7 @@ class Row:
 
     @property
     def make(self) -> Callable[..., Rule | Policy]:
-        """The function that makes a rule from its attributes."""
+        """A function that makes a rule from its attributes."""
         cls: Any = self.cls
         return cls if issubclass(cls, Rule) else partial(Policy, cls)
 
@@ -92,16 +92,16 @@ class Row:
 
     @property
     def in_server(self) -> bool:
-        """False for a fault of clients only."""
+        """Whether the rule can act in a server; False for faults of clients."""
         return self.cls not in (Ignore, Early)
 
     def default(self, word: Word) -> object:
-        """Return the value of a word that is absent, or REQUIRED."""
+        """Return the value of an absent word, or REQUIRED."""
         return self.defaults.get(word.attribute, REQUIRED) if word.default is None else word.default
 
     @property
     def usage(self) -> str:
-        """The words of the rule; those in brackets may be left out."""
+        """The syntax of the rule, with optional words in brackets."""
         shown = (each.usage if self.default(each) is REQUIRED else f"[{each.usage}]" for each in self.words)
         return " ".join((self.word, *shown))
 
@@ -129,16 +129,16 @@ GRAMMAR: tuple[Row, ...] = (
     Row("delay", Delay, (PLACE, Word("seconds", values.TIME)),
         "The reply is sent late.", "delay DATA 5s"),
     Row("hang", Hang, (AT,),
-        "The reply is never sent, nor is anything after it.", "hang at DOT"),
+        "The reply is never sent, and neither is anything after it.", "hang at DOT"),
     Row("close", Close, (AT, AFTER),
-        "The connection is closed, after so many octets of this place.", "close at body after 4k octets"),
+        "The connection is closed after this number of octets at this place.", "close at body after 4k octets"),
     Row("reset", Reset, (AT, AFTER),
         "The connection is reset, so that the client gets an error.", "reset at DATA"),
     Row("trickle", Trickle, (Word("octets", values.SIZE, unit="octets"), Word("seconds", values.TIME, before="every"),
         WHERE, SEGMENTS),
-        "Replies are sent in segments of so many octets.", "trickle 1 octet every 10ms"),
+        "Replies are sent in segments of this number of octets.", "trickle 1 octet every 10ms"),
     Row("throttle", Throttle, (Word("rate", values.RATE), SEGMENTS),
-        "A slow line: so many octets a second in both directions.", "throttle 300"),
+        "A slow line, with this number of octets a second in both directions.", "throttle 300"),
     Row("coalesce", Coalesce, (Word("count", values.NUMBER), Word("within", values.TIME, before="within"), WHERE),
         "Several replies are sent in one segment.", "coalesce 3 within 200ms"),
     Row("replace", Replace, (PLACE, Word("octets", values.OCTETS)),
@@ -150,7 +150,7 @@ GRAMMAR: tuple[Row, ...] = (
     Row("omit", Omit, (Word("keyword", values.KEYWORD),),
         "The reply to EHLO does not offer this extension.", "omit CHUNKING"),
     Row("advertise", Advertise, (Word("keyword", values.KEYWORD), Word("value", values.VALUE)),
-        "The reply to EHLO offers this extension, whatever the server has.", "advertise SIZE 1000"),
+        "The reply to EHLO offers this extension, even if the server does not support it.", "advertise SIZE 1000"),
     Row("ignore", Ignore, (PLACE,),
         "A client takes a refusal for a positive reply.", "ignore RCPT"),
     Row("early", Early, (PLACE,),
@@ -178,14 +178,17 @@ BY_WORD = {row.word: row for row in GRAMMAR}
 BY_CLASS: dict[type, Row] = {row.cls: row for row in GRAMMAR}
 #: The kinds of rules that act in a server.
 SERVER_KINDS = tuple(row.word for row in GRAMMAR if row.in_server)
-#: What may follow the words of a rule; and what of that a policy may have.
+#: The modifiers that may follow the words of a rule; a policy can have only those of the scope.
 ALWAYS = ", ".join(row.word for row in GRAMMAR if row.defaults.get("times") == 0)
 RULE_MODIFIERS = (
-    ("nth N", "It acts from the Nth time on that it could."),
-    ("once, twice, N times, always", f"How often it acts: once without such a word, and always for {ALWAYS}."),
-    ("by client", "The side with the fault is the client, in the scripts of Python only."),
+    ("nth N", "The rule acts from the Nth occasion on."),
+    (
+        "once, twice, N times, always",
+        f"The number of times that the rule acts. The default is once, and always for {ALWAYS}.",
+    ),
+    ("by client", "The side with the fault is the client; only for Python scripts."),
 )
 SCOPE_MODIFIERS = (
-    ("for RECIPIENT", "It acts for this recipient only: an address, @DOMAIN, or a pattern with ``*``."),
-    ("from CLIENT", "It acts for this client only: an address, a network, or the name that it states in EHLO."),
+    ("for RECIPIENT", "The rule applies only to this recipient: an address, @DOMAIN, or a pattern with ``*``."),
+    ("from CLIENT", "The rule applies only to this client: an address, a network, or its name in EHLO."),
 )

@@ -1,9 +1,9 @@
 """The rules of `FaultRules` in the sessions of servers.
 
-Rules are added and removed while sessions run, and most of the time there are none. So three things differ from the fixed
-script of `Faults`:
+Rules are added and removed while sessions run, and the list is usually empty. So three things differ from the fixed script
+of `Faults`:
 
-* The hooks of this layer that are called for each command are skipped in sessions for which no rule is in use
+* The hooks of this layer that are called for each command are skipped in sessions while no rule is in use
   (`HookRunner.skip_command_hooks`). That is only possible if nothing else needs them, which `_Session` finds out.
 * A stream is wrapped only when a rule acts on octets. A wrapped stream is slower, since it is not read and written by its
   descriptor. The wrapping can be in the middle of a session, at a command: what was sent before is written first, and
@@ -36,7 +36,7 @@ from .faulty_stream import FaultyStream
 from .scope import Scope, Subject
 from .script import Entry, Script, cancel_at_end
 
-#: Octets that a client may send while a session hangs, so that the session can go on after the rule is removed.
+#: The maximum number of octets that are kept while a session hangs, so that it can continue after the rule is removed.
 MAX_KEPT = 65536
 
 
@@ -46,22 +46,22 @@ class PolicyEntry:
 
     layer: Layer
     scope: Scope
-    #: Called when the policy has refused or delayed something.
+    #: A function that is called when the policy has refused or delayed a command.
     count: Callable[[Subject], None]
 
 
 class LiveScript(Script):
-    """The rules of a list that changes, and the policies in it."""
+    """The rules and policies of a list that can be changed."""
 
     def __init__(self) -> None:
         super().__init__(live=True)
         #: The policies in their order.
         self.policies: dict[PolicyEntry, None] = {}
-        #: The sessions that run, with the layer of each.
+        #: The layer of each running session.
         self.sessions: WeakKeyDictionary[Session, LiveDecisions] = WeakKeyDictionary()
 
     def use(self, entry: Entry | PolicyEntry) -> None:
-        """Use a rule or policy, from the next command of each session on."""
+        """Add a rule or policy, which acts from the next command of each session on."""
         idle = self.idle
         if isinstance(entry, Entry):
             self.add(entry)
@@ -70,7 +70,7 @@ class LiveScript(Script):
         self._skip(idle)
 
     def drop(self, entry: Entry | PolicyEntry) -> None:
-        """Use a rule or policy no more."""
+        """Remove a rule or policy."""
         idle = self.idle
         if isinstance(entry, Entry):
             self.remove(entry)
@@ -85,12 +85,12 @@ class LiveScript(Script):
 
     @property
     def idle(self) -> bool:
-        """True if there are neither rules nor policies."""
+        """Whether the list has neither rules nor policies."""
         return not (self.entries or self.policies)
 
 
 class LiveDecisions(Decisions):
-    """A layer with the rules and policies of a list that changes."""
+    """A layer with the rules and policies of a list that can be changed."""
 
     script: LiveScript
 
@@ -100,7 +100,7 @@ class LiveDecisions(Decisions):
     # --- the session ----------------------------------------------------------------------------------------------------
 
     def skip(self, session: Session) -> None:
-        """Skip the hooks that are called for each command while there are no rules, if they are those of this layer."""
+        """Skip the hooks that are called for each command while the list is empty, if only this layer needs them."""
         runner = session._hooks
         for name in ("message", "response"):
             below = getattr(getattr(self.under, name), "__func__", None)
@@ -169,7 +169,7 @@ class LiveDecisions(Decisions):
     # --- rules ----------------------------------------------------------------------------------------------------------
 
     async def _ask(self, subject: Subject, hook: str, *arguments: object) -> Reply | None:
-        """Call a hook of the policies, up to the first one that refuses."""
+        """Call a hook of the policies in their order, until one refuses."""
         for policy in tuple(self.script.policies):
             if policy.scope.covers(subject):
                 reply: Reply | None = await getattr(policy.layer, hook)(subject.session, *arguments)
@@ -179,7 +179,7 @@ class LiveDecisions(Decisions):
         return None
 
     async def _wrap(self, session: Session, command: Command, subject: Subject) -> None:
-        """Wrap the stream of a session at this command, if there are rules for octets and it is not wrapped yet."""
+        """Wrap the stream of a session at this command, if rules for octets exist and it is not wrapped yet."""
         if not self.script.for_stream("server"):
             return
         stream = session.stream
@@ -205,8 +205,8 @@ class LiveDecisions(Decisions):
     async def _hang(self, entry: Entry, session: Session) -> None:
         """Wait until the client has closed the connection, the rule is removed or the server stops.
 
-        After a removal the session goes on with what the client has sent meanwhile, unless that is more than anyone
-        pipelines.
+        After a removal the session continues with the octets that the client has sent meanwhile, unless they exceed
+        MAX_KEPT.
         """
         session._hooks.pause_clock(trio.current_time(), math.inf)
         kept = 0
@@ -223,7 +223,7 @@ class LiveDecisions(Decisions):
             await trio.aclose_forcefully(session.stream)
 
     async def _data_of_lmtp(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
-        """Receive a message in LMTP, in which a rule for one recipient refuses the message for that one only."""
+        """Receive a message in LMTP, where a rule for one recipient refuses the message for this recipient only."""
         envelope = body.envelope
         entries: list[Entry] = []
         refusals: list[Reply | None] = []
@@ -257,8 +257,8 @@ class LiveDecisions(Decisions):
 
 
 def subject_of_reply(session: Session) -> Subject:
-    """Return what a reply is about that is going to be queued."""
+    """Return the subject of the next reply of a session."""
     subject = Subject.of(session, session.pending)
-    # A command that was refused for its syntax may have been about anyone.
+    # The recipient of a command with a syntax error is unknown.
     refused = isinstance(session._protocol.pending, BadCommandError)
     return evolve(subject, recipients=()) if refused else subject

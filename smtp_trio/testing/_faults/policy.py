@@ -1,4 +1,4 @@
-"""`Policy`: a policy of `smtp_trio.policies` as a value, so that it can be listed and made when it is needed."""
+"""`Policy`: a policy of `smtp_trio.policies` as a value, which can be listed, and creates the policy when needed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Policy:
     """A policy of a receiver, for `FaultRules`: ``Policy(Greylist, seconds=60)``.
 
     :param layer: a class of `smtp_trio.policies`.
-    :param arguments: the arguments that it is called with, besides the hooks. They are checked at once.
-    :raises TypeError: ``layer`` is not such a class, or an argument has a wrong name or type.
+    :param arguments: the arguments of the class, except for the hooks. They are checked immediately.
+    :raises TypeError: ``layer`` is not a policy, or an argument has a wrong name or type.
     :raises ValueError: an argument has a wrong value.
     """
 
@@ -43,7 +43,7 @@ class Policy:
         return self.arguments.get(name, defaults_of(self.layer)[name])
 
     def make(self) -> Layer:
-        """Return a new layer, which has no hooks below it."""
+        """Return a new layer without inner hooks."""
         return self.layer(None, **self.arguments)
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Policy:
 
 
 def defaults_of(layer: type[Layer]) -> dict[str, Any]:
-    """Return the arguments of a policy and their defaults, without the hooks."""
+    """Return the arguments of a policy, except for the hooks, with their defaults."""
     found = {each.name: each.default for each in inspect.signature(layer).parameters.values()}
     found.pop("hooks")
     return found

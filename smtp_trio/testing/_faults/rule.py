@@ -1,14 +1,14 @@
 """The base class of fault rules, and the steps that rules consist of.
 
-A rule is a frozen value: what goes wrong, where, on which side and how often. It never waits, reads or writes. A
-`FaultyStream` gives it a piece of the octets that one side sends (or receives) and the steps that are planned for the
-piece, at first only to pass on its octets; the rule returns the steps to take instead, and the next rule is given
-those. So rules compose over the octets of a session without knowledge of each other.
+A rule is a frozen value that describes a fault, its place, its side and its number of occurrences. It does no I/O. A
+`FaultyStream` passes it a piece of the octets that one side sends (or receives) and the steps that are planned for the
+piece, at first only to pass on its octets. The rule returns the steps that replace them, which are passed to the next
+rule. So rules can be combined without knowledge of each other.
 
-The order in which they are applied matters. First the rules that change what a server offers (`priority` -1), then those
-that replace text (0), those that delay or cut it (1), and at last those that divide it into segments (2), so that for
-example a reply that was replaced can be cut and sent octet by octet. Rules with the same priority are applied in the
-order in which the script lists them.
+Rules are applied in the order of their `priority`: first those that change the extensions of a server (-1), then those that
+replace text (0), those that delay or cut it (1), and finally those that divide it into segments (2). So a reply that was
+replaced can, for example, also be cut and sent octet by octet. Rules with the same priority are applied in the order in
+which the script lists them.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from .._wire_tracker import BODY, Piece, Role
 
 #: The place of a rule that acts at every place.
 ANYWHERE = "*"
-#: The greatest time in seconds that a rule may have as text.
+#: The maximum time in the text of a rule, in seconds.
 MAX_SECONDS = 10**9
-#: The greatest number of octets and others. A time or a size may be computed from each.
+#: The maximum of octets and other numbers. Times and sizes may be computed from them.
 MAX_NUMBER = 10**18
-#: The greatest number of random octets.
+#: The maximum number of random octets.
 MAX_GARBAGE = 2**24
 
 
 @frozen
 class Wait:
-    """A step: wait ``seconds``. With 0, what follows is sent as a segment of its own."""
+    """A step: wait ``seconds``. With 0, the following octets are sent as a separate segment."""
 
     seconds: float
 
 
 @frozen
 class Hold:
-    """A step: keep the octets until ``count`` pieces are kept, or for ``within`` seconds, and send them in one segment."""
+    """A step: hold octets until ``count`` pieces are held, or for ``within`` seconds, and send them in one segment."""
 
     octets: bytes
     count: int
@@ -51,8 +51,8 @@ class Hold:
 
 @frozen
 class FakeReply:
-    """A step: the client receives the octets as the reply to command ``number``, after the replies to the commands
-    before it.
+    """A step: the client receives the octets as the reply to command ``number``, after the replies to earlier
+    commands.
     """
 
     octets: bytes
@@ -60,14 +60,14 @@ class FakeReply:
 
 
 class Ending(enum.Enum):
-    """A step that ends the connection. Steps after it are octets that are not sent; without any, all were sent."""
+    """A step that ends the connection. Octets after it are not sent; if none follow, all were sent."""
 
     CLOSE = "the connection is closed"
     RESET = "the connection is reset"
     SILENCE = "nothing more is sent, and what is received is discarded until the peer closes the connection"
 
 
-#: What is done about a piece. Octets are passed on.
+#: A step of the handling of a piece. Octets are passed on.
 Step = bytes | Wait | Hold | FakeReply | Ending
 
 
@@ -86,14 +86,14 @@ def extension(keyword: str) -> str:
 
 
 def check_parameter(value: object, what: str) -> None:
-    """Raise TypeError or ValueError if ``value`` is not a parameter of an extension: a line break would begin another line."""
+    """Raise TypeError or ValueError if ``value`` cannot be a parameter of an extension, for example because of a line break."""
     check_type(value, what, (str, int))
     if isinstance(value, str) and not value.isprintable():
         raise ValueError(f"{what} must be printable, got {value!r}")
 
 
 def check_word(value: str, what: str) -> None:
-    """Raise TypeError if ``value`` is not a str, and ValueError if it is not one word: it would never be found."""
+    """Raise TypeError if ``value`` is not a str, and ValueError if it is not one word, which no command could match."""
     check_type(value, what, str)
     if value.split() != [value]:
         raise ValueError(f"{what} must be one word, got {value!r}")
@@ -111,17 +111,17 @@ side = argument(check_choice, get_args(Role))
 
 @frozen(kw_only=True, repr=False)
 class Rule:
-    """Base class of all rules. A rule acts the ``nth`` time that it could, and ``times`` times from there on; 0 is
-    every time.
+    """Base class of all rules. A rule acts on ``times`` occasions from the ``nth`` on; with ``times=0``, on all of
+    them.
 
-    ``by`` is the side with the fault. ``at``, which most rules have, is a place in its octets: for a client the command
-    with this verb, for a server the reply to it. Other places are "CONNECT", the greeting; ".", the end of the message
-    and the reply to it; "body", the message, for either side; and "*", any place.
+    ``by`` is the side with the fault. ``at``, which most rules have, is a place in the octets of this side: for a client
+    the command with this verb, for a server the reply to it. Other places are "CONNECT", the greeting; ".", the end of
+    the message and the reply to it; "body", the message, for either side; and "*", any place.
     """
 
-    #: Position among the rules for one piece; lower is earlier.
+    #: The order among the rules for a piece; lower is earlier.
     priority: ClassVar[int] = 1
-    #: The rule acts on what its side sends and on what it receives, and counts each.
+    #: Whether the rule acts on both the sent and the received octets of its side, with separate counts.
     both_ways: ClassVar[bool] = False
 
     nth: int = field(default=1, validator=positive_whole)
@@ -129,14 +129,14 @@ class Rule:
     by: Role = field(default="server", validator=side)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
-        """Return whether the rule can act on the piece. ``incoming``: the peer of ``by`` sent it."""
+        """Return whether the rule can act on the piece; ``incoming`` is true if the peer of ``by`` sent it."""
         at: str = getattr(self, "at", ANYWHERE)
-        if incoming:  # a server has its faults in the body while it receives one
+        if incoming:  # the faults of a server in the body act while it receives one
             return piece.at == at == BODY
         return at in (piece.at, ANYWHERE)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
-        """Return the steps for a piece, given those that the rules before have returned."""
+        """Return the steps for a piece, given the steps that the previous rules have returned."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -151,9 +151,9 @@ class Rule:
 
 @frozen
 class Sometimes:
-    """A rule that acts with probability ``chance``, from 0 to 1, each time that it could.
+    """A rule that acts on each occasion with probability ``chance``, from 0 to 1.
 
-    Only the seed of `Faults` decides.
+    The result depends only on the seed of `Faults`.
     """
 
     rule: Rule

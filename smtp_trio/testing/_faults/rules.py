@@ -53,10 +53,10 @@ def _refusals(at: str) -> list[int]:
 class Answer(Rule):
     """The server refuses with reply ``code`` (4yz or 5yz), ``text`` and enhanced ``status``.
 
-    Through `Faults.hooks` the session itself refuses, so its state agrees with the reply. At "." the message is read to
-    its end and discarded. A client that sends BDAT, as that of this package does if the server offers CHUNKING, never
-    comes to "DATA". Raises ValueError for a code that this command may not have (RFC 5321 4.3.2); `Replace` can
-    send it nevertheless.
+    With `Faults.hooks` the session itself refuses, so its state is consistent with the reply. At "." the message is read
+    to its end and discarded. A client that uses BDAT never sends "DATA"; the client of this package uses it if the
+    server offers CHUNKING. Raises ValueError for a code that this command may not have (RFC 5321 4.3.2). Use `Replace`
+    to send such a code.
     """
 
     priority = 0
@@ -72,9 +72,9 @@ class Answer(Rule):
         if self.code not in refusals:
             known = (
                 ", ".join(map(str, refusals)) if len(refusals) < 20 else "400 to 559"
-            )  # the greeting has all of them
+            )  # the greeting can have any of them
             raise ValueError(
-                f"{self.code} is not a refusal that {self.at} may have, which are {known}; Replace can send it nevertheless"
+                f"{self.code} cannot refuse {self.at}, for which {known} are possible; use Replace to send it"
             )
 
     @property
@@ -93,7 +93,7 @@ class Answer(Rule):
 class Delay(Rule):
     """The octets at this place are sent ``seconds`` late.
 
-    That does not count for the server's hook timeout, but does for a client's timeouts.
+    The delay does not count towards the hook timeout of the server, but towards the timeouts of a client.
     """
 
     at: str = field(converter=place)
@@ -105,7 +105,7 @@ class Delay(Rule):
 
 @frozen(repr=False)
 class Hang(Rule):
-    """The octets at this place are never sent, nor is anything after them.
+    """The octets at this place are never sent, and neither is anything after them.
 
     Received octets are discarded until the peer closes the connection.
     """
@@ -120,8 +120,8 @@ class Hang(Rule):
 class Trickle(Rule):
     """The octets are sent in segments of ``octets`` octets, ``seconds`` apart.
 
-    With ``max_segments``, the segments of a command, reply or part of a message are so large that there are not more of
-    them: a long message in segments of one octet takes minutes of real time. 0 is no limit.
+    ``max_segments`` limits the number of segments of a command, reply or part of a message; the segments are enlarged if
+    necessary, since a long message in segments of one octet takes minutes of real time. 0 means no limit.
     """
 
     priority = 2
@@ -157,7 +157,7 @@ class Throttle(Rule):
 
 
 def _least(piece: Piece, max_segments: int) -> int:
-    """Return the number of octets that each segment of a piece must have at least."""
+    """Return the minimum number of octets of each segment of a piece."""
     return math.ceil(len(piece.octets) / max_segments) if max_segments else 0
 
 
@@ -208,7 +208,7 @@ class _Cut(Rule):
         left = self.after - piece.start
         if not 0 <= left <= len(piece.octets):
             return steps
-        # What other rules add at the end does not count as a part of this piece.
+        # Octets that other rules add at the end are not a part of this piece.
         rest = [piece.octets[left:]] if left < len(piece.octets) else []
         cut: list[Step] = []
         for step in steps:
@@ -224,8 +224,8 @@ class _Cut(Rule):
 class Close(_Cut):
     """The connection is closed after ``after`` octets of this place: ``Close("body", after=4096)``.
 
-    The rule does nothing to a command, reply or body that is shorter. A write of which all octets were sent succeeds, and
-    the next operation fails, as with a socket.
+    The rule ignores commands, replies and bodies that are shorter. A write whose octets were all sent succeeds, and the
+    next operation fails, as with a socket.
     """
 
     def _end(self) -> Ending:
@@ -237,7 +237,7 @@ class Reset(_Cut):
     """The connection is reset, and the peer gets an error: ``Reset(".", after=1, by="client")`` is between dot and
     CRLF after DATA. After BDAT LAST it is after the last octet, when the message is complete.
 
-    All else is as in `Close`.
+    Otherwise it is like `Close`.
     """
 
     def _end(self) -> Ending:
@@ -249,7 +249,7 @@ class Reset(_Cut):
 
 @frozen(repr=False)
 class Replace(Rule):
-    """Any ``octets`` are sent instead: a wrong code, garbage, or none.
+    """Other ``octets`` are sent instead: for example a wrong code, garbage, or nothing.
 
     The state of the side with the fault does not change. At "." a client replaces the dot after DATA; after BDAT LAST the
     rule does nothing, since it would replace a part of the message.
@@ -268,7 +268,7 @@ class Replace(Rule):
 
 @frozen(repr=False)
 class Extra(Rule):
-    """``octets`` are sent in addition, afterwards: an unsolicited reply, or a command too early."""
+    """``octets`` are sent afterwards: for example an unsolicited reply, or a premature command."""
 
     priority = 0
     at: str = field(converter=place)
@@ -282,7 +282,7 @@ class Extra(Rule):
 class Garbage(Rule):
     """``octets`` random octets, which depend on the seed, and an end of line are sent instead.
 
-    After BDAT LAST it does nothing at ".", as `Replace`.
+    Like `Replace`, it does nothing at "." after BDAT LAST.
     """
 
     priority = 0
@@ -314,7 +314,7 @@ class Omit(Rule):
 
 @frozen(repr=False)
 class Advertise(Rule):
-    """The reply to EHLO offers this extension with this parameter, whatever the server has:
+    """The reply to EHLO offers this extension with this parameter, even if the server does not support it:
 
     ``Advertise("SIZE", 10)``.
     """
@@ -338,7 +338,7 @@ def _is_hello(piece: Piece, *, incoming: bool) -> bool:
 
 
 def _offer(reply: bytes, keyword: str, line: str | None) -> bytes:
-    """Return a reply to EHLO with another line for this keyword, or without one (RFC 5321 4.1.1.1)."""
+    """Replace or remove the line for this keyword in a reply to EHLO, and return the new reply (RFC 5321 4.1.1.1)."""
     domain, *offers = (line.decode(errors="replace")[4:] for line in reply.splitlines())
     kept = [each for each in offers if each.upper().split()[:1] != [keyword]]
     *lines, last = [domain, *kept, *([] if line is None else [line])]
@@ -359,7 +359,7 @@ POSITIVE = {
 
 @frozen(repr=False)
 class Ignore(Rule):
-    """The client takes a refusal for a positive reply, and goes on."""
+    """The client treats a refusal as a positive reply, and continues."""
 
     at: str = field(converter=place)
     by: Role = field(default="client", init=False)
@@ -373,10 +373,10 @@ class Ignore(Rule):
 
 @frozen(repr=False)
 class Early(Rule):
-    """The client does not wait for the reply: it goes on as after a positive one, and discards the real reply when that
+    """The client does not wait for the reply. It continues as after a positive one, and discards the real reply when it
     arrives.
 
-    The reply to BDAT LAST is that to the message, at ".", and not one at "BDAT" (RFC 3030 2).
+    The reply to BDAT LAST is the reply to the message, at ".", and not one at "BDAT" (RFC 3030 2).
     """
 
     at: str = field(converter=place)
@@ -392,5 +392,5 @@ class Early(Rule):
 
 
 def decides(rule: Rule) -> bool:
-    """Return whether the rule acts within a server's session, by hooks, where that is possible."""
+    """Return whether the rule acts through hooks, in the session of a server, where that is possible."""
     return isinstance(rule, Answer) or (isinstance(rule, Delay | Hang) and rule.by == "server" and rule.at != BODY)

@@ -1,4 +1,4 @@
-"""The scope of a rule: the recipients and the clients that it acts for, so that tests which share a server do not disturb
+"""The scope of a rule: the recipients and clients that it applies to, so that tests which share a server do not affect
 each other.
 """
 
@@ -18,11 +18,11 @@ from ...protocol.syntax import Path, is_hello_name, normalize_domain, parse_path
 if TYPE_CHECKING:
     from ..._server.session import Session
 
-#: Stands for any characters in the pattern of a recipient.
+#: The character that matches any characters in the pattern of a recipient.
 WILDCARD = "*"
-#: A letter that is used in place of it to check the form of a pattern.
+#: A letter that replaces wildcards when the syntax of a pattern is checked.
 STAND_IN = "x"
-#: Places that a session passes before it has a recipient, and before the client has stated its name.
+#: The places before a session has a recipient, and those before the client has sent its name.
 BEFORE_RECIPIENTS = frozenset(
     ["CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "XCLIENT", "ETRN", "ATRN"]
 )
@@ -30,10 +30,10 @@ BEFORE_NAME = frozenset(["CONNECT"])
 
 
 def recipient_key(pattern: str) -> str:
-    """Return the pattern of a recipient in the form in which addresses are compared. Raises ValueError if it is invalid.
+    """Normalise the pattern of a recipient for comparisons. Raises ValueError if it is invalid.
 
-    RFC 5321 2.4 leaves the case of a local part to the server that has the mailbox, and nearly all ignore it, as do the
-    recipients of `smtp_trio.recipients`. So ASCII letters are compared without their case in both parts.
+    RFC 5321 2.4 leaves the case of a local part to the server that has the mailbox. Nearly all servers ignore it, and so does
+    `smtp_trio.recipients`. So the case of ASCII letters is ignored in both parts.
     """
     check_type(pattern, "recipient", str)
     local, at, domain = pattern.rpartition("@")
@@ -49,8 +49,8 @@ def recipient_key(pattern: str) -> str:
 
 
 def matches(key: str, parts: Sequence[str]) -> bool:
-    """Return whether ``key`` has these parts, from its beginning to its end, with anything between them."""
-    # A regular expression with many wildcards would take a time that grows with a power of the length.
+    """Return whether ``key`` consists of these parts with any characters between them."""
+    # A regular expression with many wildcards would take polynomial time.
     first, *middle, last = parts
     if not key.startswith(first) or not key.endswith(last) or len(key) < len(first) + len(last):
         return False
@@ -64,7 +64,7 @@ def matches(key: str, parts: Sequence[str]) -> bool:
 
 
 def client_key(client: str) -> str | PeerNetworks:
-    """Return a network, or the name that a client states in HELO in lower case. Raises ValueError if it is neither."""
+    """Return a network, or the name of a client in HELO in lower case. Raises ValueError if ``client`` is neither."""
     check_type(client, "client", str)
     try:
         return PeerNetworks([client], "client")
@@ -72,24 +72,24 @@ def client_key(client: str) -> str | PeerNetworks:
         name = normalize_domain(client) if is_hello_name(client) else None
         if name is None or re.fullmatch(r"[0-9./:]+", client):
             raise ValueError(
-                f"client must be an IP address, a network, 'unix' or a name that clients state in HELO, got {client!r}"
+                f"client must be an IP address, a network, 'unix' or the name of a client in HELO, got {client!r}"
             ) from None
         return name
 
 
 @frozen
 class Subject:
-    """What the scopes of rules are compared with: a session at one of its commands."""
+    """The values that are compared with the scopes of rules: a session and one of its commands."""
 
     session: Session
-    #: The recipients that the command is about: the one of a RCPT, and otherwise those of the transaction.
+    #: The recipient of a RCPT command; for other commands, the recipients of the transaction.
     recipients: Sequence[Path]
-    #: The domain that the client states, or has stated, in HELO or EHLO.
+    #: The name of the client in HELO or EHLO.
     name: str | None
 
     @classmethod
     def of(cls, session: Session, command: Command | None) -> Subject:
-        """Return the subject of a session that decides about ``command``."""
+        """Return the subject of a command of a session."""
         hello = command if isinstance(command, Hello) else session.hello
         name = None if hello is None else hello.domain
         if isinstance(command, Rcpt):
@@ -100,13 +100,13 @@ class Subject:
 
 @frozen
 class Scope:
-    """The sessions and recipients that a rule acts for; None stands for all.
+    """The recipients and clients that a rule applies to; None stands for all.
 
-    :param recipient: an address; ``@example.org``, every address at this domain; or a pattern in which ``*`` stands for
-        any characters: ``bob+*@example.org``, ``*+tag@*``. Letters are compared without their case.
-    :param client: an address or network, "unix", or the name that a client states in HELO or EHLO.
+    :param recipient: an address; ``@example.org`` for every address at this domain; or a pattern in which ``*`` matches
+        any characters, such as ``bob+*@example.org`` or ``*+tag@*``. Case is ignored.
+    :param client: an address or network, "unix", or the name of a client in HELO or EHLO.
     :raises TypeError: an argument has a wrong type.
-    :raises ValueError: an argument has none of these forms.
+    :raises ValueError: an argument does not have one of these forms.
     """
 
     recipient: str | None = None
@@ -121,7 +121,7 @@ class Scope:
 
     @property
     def address(self) -> str | None:
-        """The one address that it has, in the form of `Path.lower`; None if it has others as well."""
+        """The address, in the form of `Path.lower`, if the scope is one address; otherwise None."""
         return self._parts[0] if self._parts is not None and len(self._parts) == 1 else None
 
     def __bool__(self) -> bool:
@@ -143,7 +143,7 @@ class Scope:
         return key == parts[0] if len(parts) == 1 else matches(key, parts)
 
     def covers(self, subject: Subject) -> bool:
-        """Return whether a rule acts for this subject."""
+        """Return whether the subject is in the scope."""
         client = self._client
         if isinstance(client, PeerNetworks):
             if subject.session.peer not in client:

@@ -1,4 +1,4 @@
-"""The rules of one fault script, and how often each has acted."""
+"""The rules of a fault script with their counts."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 
 def ignore(subject: Subject | None) -> None:
-    """Do nothing when a rule acts."""
+    """Do nothing: the default of `Entry.on_act`."""
 
 
 @define(eq=False)
 class Entry:
-    """A rule in use, with its counts. Streams and hooks of one script share it, so each occurrence counts once.
+    """A rule with its counts. The streams and hooks of a script share it, so each occurrence counts once.
 
-    Counts of octets that the side sends and of those that it receives are separate.
+    Sent and received octets are counted separately.
     """
 
     rule: Rule
     chance: float
-    #: What the random numbers of the rule depend on, besides its counts.
+    #: The seed of the random numbers of the rule, together with its counts.
     key: str
     scope: Scope = EVERYWHERE
-    #: The occasions so far, and those of them in which it was the rule's turn.
+    #: The occasions so far, and those on which no other rule acted in place of this one.
     occasions: Counter[bool] = field(factory=Counter)
     taken: Counter[bool] = field(factory=Counter)
-    #: Called on each occasion on which the rule has changed something.
+    #: A function that is called each time the rule has acted.
     on_act: Callable[[Subject | None], None] = ignore
-    #: The number of these occasions.
+    #: The number of times that the rule has acted.
     acted: int = 0
-    #: Its place among the rules of a script.
+    #: The position of the rule in its script.
     order: int = 0
-    #: Set when the rule is removed, for the sessions that wait because of it.
+    #: An event that is set when the rule is removed. It ends the waits that the rule has caused.
     removed: trio.Event = field(factory=trio.Event)
 
     def covers(self, subject: Subject | None) -> bool:
-        """Return whether the rule acts for this subject. One without a scope acts for all."""
+        """Return whether the subject is in the scope of the rule. A rule without a scope applies to all."""
         return not self.scope or (subject is not None and self.scope.covers(subject))
 
     @property
@@ -61,9 +61,9 @@ class Entry:
         return max(0, self.rule.times - taken)
 
     def is_due(self, *, incoming: bool = False, free: bool = True) -> bool:
-        """Count an occasion; return whether the rule acts, by its ``nth``, ``times`` and chance.
+        """Count an occasion, and return whether the rule acts, given its ``nth``, ``times`` and chance.
 
-        ``free=False``: another rule has acted in its place, so the occasion counts for ``nth`` only.
+        With ``free=False`` another rule has acted in its place, so the occasion counts only for ``nth``.
         """
         rule = self.rule
         self.occasions[incoming] += 1
@@ -87,18 +87,17 @@ class Entry:
 def entry_of(
     rule: Rule | Sometimes, key: str, scope: Scope = EVERYWHERE, on_act: Callable[[Subject | None], None] = ignore
 ) -> Entry:
-    """Return a rule in use that has not acted so far."""
+    """Return an entry for a rule, with its counts at 0."""
     inner, chance = (rule.rule, rule.chance) if isinstance(rule, Sometimes) else (rule, 1)
     return Entry(inner, chance, key, scope, on_act=on_act)
 
 
-# A command is compared with the rules for its place that are for everybody or for one of its recipients, and with no
-# others: parallel tests may have thousands of rules, each for a recipient of its own. A pattern of recipients is among
-# the rules for everybody.
+# Parallel tests may have thousands of rules, each for a different recipient. So a command is compared only with those rules
+# for its place that apply to all recipients or to one of its own. Rules with a pattern are among those for all recipients.
 
 
 class _Decisions:
-    """The rules that decide, by their place and by the recipient that they are for."""
+    """The rules that act through hooks, by place and recipient."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], dict[Entry, None]] = {}
@@ -129,12 +128,12 @@ class _Decisions:
 
 
 class Script:
-    """Rules in use. Streams and hooks of one script share it."""
+    """The rules of a script, which its streams and hooks share."""
 
     def __init__(self, entries: Iterable[Entry] = (), *, live: bool = False) -> None:
-        #: Hooks act on the rules that decide; streams leave these out.
+        #: Whether hooks carry out the rules that refuse or delay, so that streams skip them.
         self.hooked = live
-        #: Rules are added and removed while sessions run. Otherwise they never change.
+        #: Whether rules can be added and removed while sessions run.
         self.live = live
         #: The rules in their order.
         self.entries: dict[Entry, None] = {}
@@ -170,9 +169,9 @@ class Script:
         return found
 
     def for_decision(self, at: str, subject: Subject | None = None) -> list[Entry]:
-        """Return the rules that act now, when a session decides about this command.
+        """Return the rules that act on the current command of a session.
 
-        Of several that would answer it, the first one acts, and the others wait for the next occasion.
+        If several would reply to it, only the first one acts, and the others wait for the next occasion.
         """
         due: list[Entry] = []
         answered = False

@@ -1,7 +1,7 @@
 """Rules as text: `parse_rule` and `format_rule`, which are inverse to each other.
 
-The text of a rule has four parts: ``sometimes CHANCE``, its kind with the words of that kind, how often it acts, and its
-scope. What the words of each kind are is in the table of `grammar`; this module has no knowledge of any kind.
+The text of a rule has four parts: ``sometimes CHANCE``, the kind with its words, the number of times that the rule acts, and
+its scope. The table in `grammar` defines the words of each kind; this module is independent of the kinds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .rule import Rule, Sometimes
 from .scope import EVERYWHERE, Scope
 from .values import CHANCE, NUMBER, Token, escape, suggestion, tokenize, unescape, write_number
 
-#: The number of characters that the text of a rule may have.
+#: The maximum number of characters of the text of a rule.
 MAX_TEXT = 4096
 COUNTS = {"once": 1, "twice": 2, "always": 0}
 COUNT_WORDS = {count: word for word, count in COUNTS.items()}
@@ -29,9 +29,9 @@ AnyRule = Rule | Sometimes | Policy
 
 @frozen
 class ScopedRule:
-    """A rule or policy with its scope, as the text of a rule describes them. ``str`` of it is the text.
+    """A rule or policy with its scope: the value of the text of a rule. ``str`` returns the text.
 
-    :raises ValueError: the rule could never act for this scope: MAIL comes before the recipients, for example.
+    :raises ValueError: the rule could never act in this scope; for example, MAIL comes before the recipients.
     """
 
     rule: AnyRule = field(validator=argument(check_type, (Rule, Sometimes, Policy)))
@@ -44,7 +44,7 @@ class ScopedRule:
 
     @property
     def kind(self) -> str:
-        """The word of the rule's kind, such as "answer"."""
+        """The kind of the rule, such as "answer"."""
         return row_of(self.rule).word
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ POLICY_PLACES = {
 
 
 def place_of(rule: AnyRule) -> str | None:
-    """Return the place where a rule acts; None if there are several."""
+    """Return the place at which a rule acts; None if it acts at several."""
     inner = rule.rule if isinstance(rule, Sometimes) else rule
     if isinstance(inner, Policy):
         return POLICY_PLACES.get(row_of(inner).word)
@@ -76,7 +76,7 @@ def row_of(rule: AnyRule) -> Row:
     inner = rule.rule if isinstance(rule, Sometimes) else rule
     cls = inner.layer if isinstance(inner, Policy) else type(inner)
     if cls not in BY_CLASS:
-        raise ValueError(f"{cls.__name__} has no form as text")
+        raise ValueError(f"{cls.__name__} has no text form")
     return BY_CLASS[cls]
 
 
@@ -84,9 +84,9 @@ def row_of(rule: AnyRule) -> Row:
 
 
 def format_rule(rule: AnyRule) -> str:
-    """Return a rule or a policy as text, which `parse_rule` turns into an equal one.
+    """Return the text of a rule or policy, which `parse_rule` parses into an equal one.
 
-    :raises ValueError: it is of a class that has no form as text, or a time is longer than 10**9 seconds.
+    :raises ValueError: the class has no text form, or a time is longer than 10**9 seconds.
     """
     check_type(rule, "rule", (Rule, Sometimes, Policy))
     row = row_of(rule)
@@ -104,7 +104,7 @@ def format_rule(rule: AnyRule) -> str:
 
 
 def format_modifiers(rule: Rule, row: Row) -> list[str]:
-    """Return the words that say how often a rule acts, and on which side."""
+    """Return the words for the number of times that a rule acts, and for its side."""
     words = [] if rule.nth == 1 else ["nth", str(rule.nth)]
     if rule.times or row.defaults.get("times") != 0:
         words.append(COUNT_WORDS.get(rule.times) or f"{rule.times} times")
@@ -127,27 +127,29 @@ def _plain(text: str) -> str:
 
 
 def parse_rule(text: str) -> ScopedRule:
-    """Return the rule or policy that a text describes, and its scope.
+    """Parse the text of a rule or policy with its scope.
 
     :raises TypeError: ``text`` is not a str.
-    :raises ValueError: the text is invalid. The error names the word, and what is expected in its place.
+    :raises ValueError: the text is invalid. The error names the word and the expected syntax.
     """
     return read_rule(text, BY_WORD)
 
 
 def read_rule(text: str, kinds: Collection[str]) -> ScopedRule:
-    """Return what a text describes, as `parse_rule` does. Errors about its kind name only those of ``kinds``."""
+    """Parse a text like `parse_rule`. Errors about its kind suggest only ``kinds``."""
     check_type(text, "text", str)
     if len(text) > MAX_TEXT:
-        raise ValueError(f"a rule has at most {MAX_TEXT} characters, got {len(text)}")
+        raise ValueError(f"the text of a rule must have at most {MAX_TEXT} characters, got {len(text)}")
     control = next((char for char in text if not char.isprintable() and char != "\t"), None)
     if control is not None:
-        raise ValueError(f"a rule must be printable and in one line, but has {control!r}; write it as \\n or \\x00")
+        raise ValueError(
+            f"the text of a rule must be one line of printable characters, got {control!r}: write it as \\n or \\x00"
+        )
     return Parser(deque(tokenize(text)), kinds).rule()
 
 
 class Parser:
-    """Reads one rule from its tokens."""
+    """A parser for the tokens of one rule."""
 
     def __init__(self, tokens: deque[Token], kinds: Collection[str]) -> None:
         self._tokens = tokens
@@ -156,7 +158,7 @@ class Parser:
         self._given: dict[str, Any] = {}
 
     def rule(self) -> ScopedRule:
-        """Return the rule. Raises ValueError."""
+        """Parse the rule. Raises ValueError if it is invalid."""
         chance = self._chance()
         row = self._row()
         scope: dict[str, Any] = {}
@@ -172,7 +174,7 @@ class Parser:
         rule: AnyRule = made
         if chance is not None:
             if isinstance(made, Policy):
-                raise ValueError(f"'sometimes' is not possible for {row.word}, which is a policy")
+                raise ValueError(f"'sometimes' cannot be used with {row.word}, which is a policy")
             rule = Sometimes(made, chance)
         return ScopedRule(rule, Scope(**scope))
 
@@ -201,7 +203,7 @@ class Parser:
         return row
 
     def _value(self, what: str, read: Any) -> Any:  # noqa: ANN401  (of any kind)
-        """Return the value of the next token. ``what`` precedes it."""
+        """Read the value of the next token; ``what`` names it in errors."""
         if not self._tokens:
             raise ValueError(f"{what} needs a value after it")
         token = self._next()
@@ -219,7 +221,7 @@ class Parser:
         self._given[name] = value
 
     def _modifier(self, row: Row, scope: dict[str, Any]) -> bool:
-        """Read how often the rule acts, or a part of its scope; return whether it is that."""
+        """Read a modifier or a part of the scope; return whether the next token is one."""
         word = self._tokens[0].lower
         counted = len(self._tokens) > 1 and self._tokens[1].lower in ("times", "time")
         if word in ("for", "from"):
@@ -232,9 +234,9 @@ class Parser:
             return False
         elif word in COUNTS:
             self._next()
-            self._set("times", "how often it acts", COUNTS[word])
+            self._set("times", "the number of times", COUNTS[word])
         elif counted and word[:1].isdigit():
-            self._set("times", "how often it acts", self._value("the number of times", NUMBER.read))
+            self._set("times", "the number of times", self._value("the number of times", NUMBER.read))
             self._next()
         elif word == "nth":
             self._next()
@@ -245,15 +247,13 @@ class Parser:
             if "by" in row.settable:
                 self._set("by", "'by'", side)
             elif side != row.defaults["by"]:
-                raise ValueError(
-                    f"{side!r} is not possible after 'by': {row.word} is a fault of a {row.defaults['by']}"
-                )
+                raise ValueError(f"{side!r} cannot follow 'by': {row.word} is a fault of a {row.defaults['by']}")
         else:
             return False
         return True
 
     def _word(self, row: Row, left: list[Word]) -> bool:
-        """Read one of the words of the rule that are left; return whether the next token is one."""
+        """Read one of the remaining words of the rule; return whether the next token is one."""
         token = self._tokens[0]
         named = next((each for each in left if each.before and token.lower == each.before), None)
         if named is None and any(each.before and token.lower == each.before for each in row.words):
@@ -274,5 +274,5 @@ class Parser:
         token = self._tokens[0]
         known = [each.before for each in left if each.before]
         known += ["for", "from"] if not issubclass(row.cls, Rule) else MODIFIERS
-        hint = suggestion(token.raw, known, f"what may follow is {', '.join(known)}")
+        hint = suggestion(token.raw, known, f"expected {', '.join(known)}")
         raise ValueError(f"{token} is not expected here, after {self._last}: {hint}")

@@ -1,7 +1,7 @@
-r"""The kinds of values in rules as text: how each is read from a token, and written.
+r"""The kinds of values in the text of rules, with functions that read and write them.
 
 A token is a word, or a text in double quotes, in which ``\"``, ``\\``, ``\r``, ``\n``, ``\t`` and ``\x00`` to ``\xff``
-have their usual meaning, and ``\u0000`` and ``\U00000000`` in texts that are not octets.
+have their usual meaning, and so do ``\u0000`` and ``\U00000000`` in texts that are not octets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WHOLE = re.compile("0|-?[1-9][0-9]*", re.ASCII)
 LETTERS = {"\\": "\\", '"': '"', "r": "\r", "n": "\n", "t": "\t"}
 WRITTEN = {char: f"\\{letter}" for letter, char in LETTERS.items()}
 
-#: The names of places in text, with what they are called in a rule.
+#: The places of rules by their names in the text.
 PLACES: dict[str, str] = {
     GREETING: GREETING,
     **{verb: verb for verb in sorted({*Grammar(STANDARD).verbs, Lhlo.verb})},
@@ -43,7 +43,7 @@ BY_LOWER_CASE = {name.lower(): place for name, place in PLACES.items()} | {DOT: 
 
 @frozen
 class Token:
-    """A token. ``raw`` is what was written between the quotes of a ``quoted`` one."""
+    """A token. ``raw`` is the text, without the quotes of a ``quoted`` one."""
 
     raw: str
     quoted: bool
@@ -65,7 +65,7 @@ class Kind:
     read: Callable[[Token], Any]
     write: Callable[[Any], str]
     description: str
-    #: Only a token in quotes is a value of this kind, so that a misspelt word is not taken for one.
+    #: Whether values must be quoted, so that a misspelt word is not read as one.
     quoted: bool = False
 
 
@@ -79,7 +79,7 @@ def tokenize(text: str) -> list[Token]:
         if match is None:
             rest = text[at:].lstrip()
             raise ValueError(
-                f"the quotes at {shorten(rest)!r} are not balanced: a text begins and ends with a quote, a word has none"
+                f"the quotes at {shorten(rest)!r} are not balanced: quote a text at both ends, and a word at neither"
             )
         tokens.append(Token(match[2], quoted=False) if match[1] is None else Token(match[1], quoted=True))
         at = match.end()
@@ -92,7 +92,7 @@ def shorten(text: str) -> str:
 
 
 def suggestion(word: str, known: Iterable[str], otherwise: str) -> str:
-    """Return the end of an error message about an unknown word: what was probably meant, or else what there is."""
+    """Return the end of an error message about an unknown word: a similar known word, or ``otherwise``."""
     names = {name.lower(): name for name in known}
     close = get_close_matches(word.lower()[:60], names, 1)
     return f"did you mean {names[close[0]]!r}?" if close else otherwise
@@ -109,7 +109,7 @@ def read_text(token: Token) -> str:
 
 
 def unescape(token: Token) -> str:
-    """Return the text that a token stands for."""
+    """Return the text of a token with its escapes replaced."""
     if not token.quoted:
         return token.raw
 
@@ -119,7 +119,7 @@ def unescape(token: Token) -> str:
             return LETTERS[letter]
         code = next(filter(None, codes), None)
         if code is None or int(code, 16) > 0x10FFFF:
-            raise ValueError(f'{match[0]!r} in {token} is not an escape: there are \\\\ \\" \\r \\n \\t \\x00 \\u0000')
+            raise ValueError(f'{match[0]!r} in {token} is not an escape, which are \\\\ \\" \\r \\n \\t \\x00 \\u0000')
         return chr(int(code, 16))
 
     return ESCAPE.sub(replace, token.raw)
@@ -138,7 +138,7 @@ def _visible(char: str) -> str:
 
 
 def read_octets(token: Token) -> bytes:
-    """Return octets: ``\\xff`` is one octet, and other characters are in UTF-8."""
+    """Read octets: ``\\xff`` is one octet, and other characters are encoded in UTF-8."""
     if not token.quoted:
         raise ValueError(f'must be octets in quotes, such as "250 Ok\\r\\n", got {token}')
     octets = b""
@@ -148,7 +148,9 @@ def read_octets(token: Token) -> bytes:
         octets += token.raw[at : match.start()].encode("utf-8", "surrogatepass")
         at = match.end()
         if any(each is not None for each in others):
-            raise ValueError(f'{match[0]!r} in {token} is not an octet: there are \\\\ \\" \\r \\n \\t \\x00 to \\xff')
+            raise ValueError(
+                f'{match[0]!r} in {token} is not an escape for octets, which are \\\\ \\" \\r \\n \\t \\x00 to \\xff'
+            )
         octets += LETTERS[letter].encode() if letter else bytes.fromhex(octet)
     return octets + token.raw[at:].encode("utf-8", "surrogatepass")
 
@@ -162,7 +164,7 @@ def write_octets(octets: bytes) -> str:
 
 
 def write_word(text: str) -> str:
-    """Return a text, in quotes unless it is one word."""
+    """Write a text, in quotes unless it is one word."""
     return text if re.fullmatch(r'[^\s"]+', text) and text.isprintable() else escape(text)
 
 
@@ -170,7 +172,7 @@ def write_word(text: str) -> str:
 
 
 def read_place(token: Token) -> str:
-    """Return a place. One in quotes need not be known: it may be the verb of another extension."""
+    """Read a place. A quoted place can be unknown, such as the verb of another extension."""
     if token.quoted:
         return unescape(token)
     place = BY_LOWER_CASE.get(token.lower)
@@ -192,12 +194,12 @@ def read_code(token: Token) -> int:
 
 
 def read_value(token: Token) -> str | int:
-    """Return the parameter of an extension: a number unless it is in quotes or has other characters."""
+    """Read the parameter of an extension: an int if it is unquoted and a number, otherwise a str."""
     return int(token.raw) if not token.quoted and WHOLE.fullmatch(token.raw) else unescape(token)
 
 
 def write_value(value: str | int) -> str:
-    """Return the parameter of an extension. A text of digits is in quotes."""
+    """Write the parameter of an extension. A str of digits is quoted."""
     if not isinstance(value, str):
         return str(int(value))
     return escape(value) if WHOLE.fullmatch(value) else write_word(value)
@@ -232,14 +234,14 @@ def _read_number(read: Callable[[Token], Decimal]) -> Callable[[Token], int]:
 
 
 def write_number(value: float) -> str:
-    """Return a number without an exponent where that is possible; a float has the digits that it needs."""
+    """Write a number, without an exponent if possible, and a float with as many digits as it needs."""
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def write_seconds(value: float) -> str:
-    """Return a time with the unit in which it is a whole number, or in seconds. Raises ValueError if it is too long."""
+    """Write a time in the unit in which it is a whole number, or in seconds. Raises ValueError if it is too long."""
     if value > MAX_SECONDS:
-        raise ValueError(f"a rule as text has times of at most {MAX_SECONDS} seconds, got {value}")
+        raise ValueError(f"times in the text of a rule must be at most {MAX_SECONDS} seconds, got {value}")
     for unit in ("h", "m", "s", "ms"):
         factor = SECONDS[unit]
         count = Decimal(repr(value)) / factor
