@@ -1,4 +1,4 @@
-"""``smtp-trio health``: whether a server works, as an exit code for supervisors and containers."""
+"""``smtp-trio health``: a health check whose result is an exit code, for supervisors and containers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from urllib.parse import SplitResult, urlsplit
 from .options import UsageError, describe_error, print_result
 from .units import seconds
 
-# Only the standard library is used, and none of its large modules: a container may ask every few seconds.
+# Only small modules of the standard library are imported, since a container may run this every few seconds.
 
 DEFAULT_URL = "http://127.0.0.1:8025/readyz"
 PORTS = {"http": 80, "https": 443, "smtp": 25, "lmtp": 24}
-#: Octets of an answer that are read.
+#: The maximum number of octets of a response that are read.
 MAX_ANSWER = 4096
 
 
 def add_health(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio health``."""
     parser.description = (
-        "Ask a server whether it works. The exit code is 0 if it does, and 1 if it does not or does not answer in time. With "
-        "a URL of HTTP it asks for /readyz, or for the path of the URL: the server then listens, is not being stopped, and its "
+        "Check whether a server works. The exit code is 0 if it does, and 1 if it does not or does not respond in time. With "
+        "an HTTP URL it requests /readyz, or the path of the URL: the server listens, is not being stopped, and its "
         "store is reachable. With smtp://HOST:PORT it waits for the greeting, which needs no HTTP."
     )
     parser.add_argument("url", metavar="URL", nargs="?", type=url_option, default=urlsplit(DEFAULT_URL),
@@ -35,7 +35,7 @@ def add_health(parser: argparse.ArgumentParser) -> None:
 
 
 def url_option(text: str) -> SplitResult:
-    """Return the parts of a URL."""
+    """Parse a URL."""
     try:
         url = urlsplit(text)
         valid = url.scheme in PORTS and bool(url.hostname) and url.port != 0
@@ -47,7 +47,7 @@ def url_option(text: str) -> SplitResult:
 
 
 def health(options: argparse.Namespace) -> int:
-    """Ask the server, print its answer, and return the exit code."""
+    """Check the server, print its response, and return the exit code."""
     ask = ask_http if options.url.scheme.startswith("http") else ask_smtp
     if not options.timeout:
         raise UsageError("--timeout must be more than 0")
@@ -61,7 +61,7 @@ def health(options: argparse.Namespace) -> int:
 
 
 def ask_http(url: SplitResult, timeout: float) -> tuple[bool, str]:
-    """Return whether a request succeeds, and what the answer says."""
+    """Send a request; return whether it succeeds, and the text of the response."""
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = kind(url.hostname or "", url.port or PORTS[url.scheme], timeout=timeout)
     try:
@@ -79,7 +79,7 @@ def ask_http(url: SplitResult, timeout: float) -> tuple[bool, str]:
 
 
 def ask_smtp(url: SplitResult, timeout: float) -> tuple[bool, str]:
-    """Return whether a server greets, and its greeting (RFC 5321 3.1)."""
+    """Connect; return whether the server sends a positive greeting, and its text (RFC 5321 3.1)."""
     address = (url.hostname or "", url.port or PORTS[url.scheme])
     with socket.create_connection(address, timeout) as connection, connection.makefile("rb") as file:
         connection.settimeout(timeout)

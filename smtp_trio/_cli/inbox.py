@@ -22,9 +22,9 @@ from .store_option import store_option
 from .units import octets
 
 PORT, HTTP_PORT = 1025, 8025
-#: The number of sessions whose dialogues are shown.
+#: The number of sessions whose transcripts are kept.
 TRANSCRIPTS = 200
-#: The largest number of messages that can be asked for. Each needs some hundred octets more than are counted.
+#: The maximum of ``--messages``. Each message takes a few hundred octets that ``--octets`` does not count.
 MAX_MESSAGES = 1_000_000
 
 
@@ -32,7 +32,7 @@ def add_inbox(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio inbox``."""
     parser.description = (
         "Receive mail during development, and show it on a page. Without options it accepts mail at "
-        f"{LOOPBACK}:{PORT}, from anybody to anybody, with any login, sends none of it on, keeps the newest messages in memory, "
+        f"{LOOPBACK}:{PORT}, from any sender to any recipient, with any login, relays none, keeps the newest messages in memory, "
         f"and shows them at http://{LOOPBACK}:{HTTP_PORT}. Ctrl-C stops it at once. It needs the extra web: "
         "pip install 'smtp-trio[web]'"
     )
@@ -49,7 +49,7 @@ def add_inbox(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="STORE", type=store_option,
         help="keep all mail in this store instead of memory: sqlite:PATH, maildir:PATH or another one of `smtp-trio serve`")
     add("--starttls", action="store_true",
-        help="offer STARTTLS, with a certificate that is made now; most libraries refuse it unless they are told not to verify it")
+        help="offer STARTTLS with a generated certificate, which most libraries refuse unless verification is switched off")
     # fmt: on
     add_http_options(add)
     add_fault_options(add)
@@ -74,7 +74,10 @@ def run_inbox(options: argparse.Namespace) -> int:
     add_serve(serve)
     merged = serve.parse_args([])
     vars(merged).update(vars(options), inbox=True, grace=0, auth_accept_any=True)
-    merged.limit = [("per_peer", None), ("connections_per_minute", None)]  # a test suite may be any client
+    merged.limit = [
+        ("per_peer", None),
+        ("connections_per_minute", None),
+    ]  # all clients of a test suite have one address
     if not is_loopback(options.host):
         merged.accept = [ALL_DOMAINS]
     if isinstance(options.store, Memory):
@@ -88,7 +91,7 @@ def run_inbox(options: argparse.Namespace) -> int:
 
 @contextmanager
 def certificate() -> Iterator[str]:
-    """Make a certificate for this machine, and yield the file with it and its key."""
+    """Create a certificate for this machine, and yield the path of a file with it and its key."""
     try:
         import trustme
     except ModuleNotFoundError as error:

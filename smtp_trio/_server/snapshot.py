@@ -14,15 +14,15 @@ from .._types import Statistics
 from .measurements import COMMIT_BOUNDS, SESSION_BOUNDS, Distribution, Histogram, Measurements
 from .server import Server
 
-# Several processes can serve one port, and each knows only its own numbers. So a `Snapshot` is a value that can be sent
-# as JSON and added to others.
+# Several processes can serve one port, and each has only its own numbers. So a `Snapshot` can be sent as JSON and added to
+# others.
 
-#: A value of JSON, as far as a `Snapshot` needs it.
+#: A JSON value without the types that a `Snapshot` does not need.
 Json: TypeAlias = dict[str, "Json"] | list["Json"] | float | None
 
 
 def empty_snapshot() -> Snapshot:
-    """Return a snapshot of which every number is 0."""
+    """Return a snapshot whose numbers are all 0."""
     return Snapshot(
         statistics=Statistics(),
         cpu_seconds=0.0,
@@ -36,7 +36,7 @@ def empty_snapshot() -> Snapshot:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process; 0 where it cannot be found out."""
+    """Return the resident memory of this process, or 0 if the system does not provide it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -45,7 +45,7 @@ def resident_bytes() -> int:
 
 
 class MeasuredGroup(Protocol):
-    """The part of the group commit of a store that is measured."""
+    """The measured attributes of the group commit of a store."""
 
     seconds: Histogram | None
 
@@ -55,12 +55,12 @@ class MeasuredGroup(Protocol):
 
 @frozen(kw_only=True)
 class WorkerState:
-    """One of several worker processes: its number, the times that it was restarted, and what it answered last."""
+    """A worker process: its number, its number of restarts, and its last answer."""
 
     number: int
     pid: int | None
     restarts: int
-    #: It has answered in time.
+    #: Whether it has answered in time.
     responds: bool
     sessions_open: int
     messages: int
@@ -69,7 +69,7 @@ class WorkerState:
 
 @frozen(kw_only=True)
 class StoreNumbers:
-    """What a store has and has dropped, in messages and octets. What it cannot tell without reading much is None."""
+    """The numbers of stored and of dropped messages, and of their octets. Those that are expensive to determine are None."""
 
     messages: int | None = None
     octets: int | None = None
@@ -82,9 +82,9 @@ class Snapshot:
     """The numbers of one process that serves, or the sums of several.
 
     ``cpu_seconds`` and ``resident_bytes`` are the CPU time and the resident memory of the processes. ``hooks`` has the
-    durations of each hook. ``waiting`` is the number of messages that wait for a commit. A limit is None if there is none.
-    ``workers`` is empty for a process that serves alone. Only the process with the HTTP listener knows ``store``,
-    and ``relay``, the numbers of `smtp_trio.relay.RelayStatistics`; without a relay that is None.
+    durations of each hook. ``waiting`` is the number of messages that wait for a commit. Absent limits are None.
+    ``workers`` is empty for a process that serves alone. Only the process with the HTTP listener has ``store`` and
+    ``relay``, the numbers of `smtp_trio.relay.RelayStatistics`, which is None without a relay.
     """
 
     statistics: Statistics
@@ -101,12 +101,12 @@ class Snapshot:
     relay: Mapping[str, int] | None = None
 
     def to_json(self) -> Json:
-        """Return the values in a form that JSON has."""
+        """Return the values as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Snapshot:
-        """Return what `to_json` has been called for, without ``workers``, ``store`` and ``relay``."""
+        """Return the snapshot for a result of `to_json`, without ``workers``, ``store`` and ``relay``."""
         made = {
             "statistics": statistics_from_json(values["statistics"]),
             "hooks": {name: Distribution(**each) for name, each in values["hooks"].items()},
@@ -116,7 +116,7 @@ class Snapshot:
         return cls(**{**values, **made, "workers": (), "store": None, "relay": None})
 
     def ended(self) -> Snapshot:
-        """Return the values of a process that has ended: it has counted the same, and holds nothing any more."""
+        """Return the values after the end of the process: the same counters, with the current values set to 0."""
         return evolve(
             self,
             statistics=evolve(self.statistics, sessions_open=0, memory=0),
@@ -133,13 +133,13 @@ class Snapshot:
 
 
 def statistics_from_json(values: Mapping[str, Any]) -> Statistics:
-    """Return the statistics that JSON has as an object, with one for each mapping."""
+    """Return the statistics for a JSON object, whose mappings are nested objects."""
     read: dict[str, Any] = {name: Counter(each) if isinstance(each, dict) else each for name, each in values.items()}
     return Statistics(**read)
 
 
 def total(one: Json, other: Json) -> Json:
-    """Return the sums of the numbers in two values of JSON. A sum with null, which is a limit that is absent, is null."""
+    """Add the numbers in two JSON values. A sum with null, which stands for an absent limit, is null."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one | {name: total(one[name], each) if name in one else each for name, each in other.items()}
     if isinstance(one, list) and isinstance(other, list):

@@ -1,4 +1,4 @@
-"""The search index of `SQLite`: a second database beside the first, with the texts of messages that can be searched."""
+"""The search index of `SQLite`: a second database with the searchable texts of messages."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from ._spool import T
     from ._sqlite_reading import Condition
 
-# What the index is
-# -----------------
+# The search index
+# ----------------
 #
-# Without an index a search reads every message, and 100,000 of them take a minute. The index has the texts that `Query`
-# compares, folded as it compares them, in an FTS5 table of trigrams. A phrase of trigrams is a substring, which is what a
-# term of a query is; so the answer of the table is that of `Query`, in every language.
+# Without an index a search reads every message, which takes a minute for 100,000 messages. The index stores the texts that
+# `Query` compares, folded in the same way, in an FTS5 table of trigrams. A phrase of trigrams matches a substring, and so does
+# a term of a query. So the table gives the same results as `Query`, in every language.
 #
-# It is a file of its own, so that it costs nothing when a message is stored: it is written by searches and by
-# `SQLite.maintain`, with another connection, and no transaction of the store waits for it. It can be removed at any time, and
-# is made again. Nothing in it is needed for anything else, so it is not flushed.
+# The index is a separate file, so that storing a message does not involve it: it is written by searches and by
+# `SQLite.maintain`, on another connection, and no transaction of the store waits for it. It can be deleted at any time, and
+# is then rebuilt. It has only derived data, so it is not flushed.
 #
-# Messages are added in the order of their ``id``, up to ``high``. A search reads the messages above it as it would
-# without an index, and asks the index for the others. So its result never depends on how far the index is, or on
-# whether it can be read.
+# Messages are added in the order of their ``id``, up to ``high``. A search uses the index for these, and reads the messages
+# above as it would without an index. So the result of a search depends neither on the progress of the index nor on whether
+# it can be read.
 #
-# An ``id`` can be used again if the messages with the largest ones are removed. So each text is stored with the ``uid`` of its
-# message. A message with a smaller id than one that is still there cannot have been replaced. So it is enough to look from
-# ``high`` downwards for the first message whose ``uid`` is that of its text (`height`); all below are current.
+# An ``id`` can be reused if the messages with the largest ids are removed. So each text is stored with the ``uid`` of its
+# message. As long as a message is in the store, no smaller id is reused. So the texts are up to date from the largest id
+# downwards whose ``uid`` in the index is that of the message (`height`).
 #
-# Removed messages are not found, since every result is looked up among the messages. Their texts are removed a few at a
-# time (`Index.step`), or when another message with their id is added.
+# Removed messages are not found, since every result is joined with the table of messages. Their texts are removed a few at a
+# time (`Index.step`), or when another message with the same id is added.
 
 SUFFIX = "-search"
 VERSION = 1
@@ -55,7 +55,7 @@ CREATE_WORDS = f"""
 CREATE VIRTUAL TABLE found.words USING fts5({", ".join(COLUMNS)}, tokenize='trigram case_sensitive 1', columnsize=0)
 """
 TABLES = (
-    # With ``complete`` = 0 a message has no row in ``words``, and fulfils every condition until it is read.
+    # A message with ``complete`` = 0 has no row in ``words``. It is a candidate for every query, and has to be read.
     "CREATE TABLE found.texts (id INTEGER PRIMARY KEY, uid TEXT NOT NULL, files INTEGER NOT NULL, complete INTEGER NOT NULL)",
     "CREATE INDEX found.incomplete ON texts (id) WHERE complete = 0",
     CREATE_WORDS,
@@ -63,7 +63,7 @@ TABLES = (
     "INSERT INTO found.progress VALUES (0)",
     f"PRAGMA found.user_version = {VERSION}",
 )
-#: The columns in which the term of a name is looked for.
+#: The columns that are searched for a term, by its name.
 ADDRESSES = ("sender", "recipients", "cc", "bcc", "reply_to")
 EXACT = {
     TEXT: (*ADDRESSES, "subject", "text"),
@@ -75,39 +75,40 @@ EXACT = {
     "subject": ("subject",),
     "message-id": ("message_id",),
 }
-#: The same for names whose terms only exclude messages without the text there.
+#: The same for terms that the index can only approximate: messages without the text do not match, the others have to be read.
 APPROXIMATE = {"bcc": ("recipients",), "rcpt": ("recipients",), "detail": ("recipients",), "header": ("header",)}
-#: Fields that are in the column ``header``: those that have no meaning for everybody, as tests use them. They have a line each,
-#: such as ``x-test=17``, with so many characters of the value.
+#: The prefix of the fields in the column ``header``, which tests use to identify messages, and the maximum length of a value.
+#: Each field has a line, such as ``x-test=17``.
 OWN_FIELD, OWN_FIELD_LENGTH = "x-", 100
-#: What a message can have, as bits of ``files``.
+#: The bits of ``files``: kinds of parts that a message has.
 FILES = {"attachment": 1, "inline": 2}
 #: Names that `condition_of` decides.
 COMPARED = frozenset({"before", "after", "larger", "smaller"})
-#: The number of characters from which on a text is in the table of trigrams. Shorter ones are looked for in all texts.
+#: The minimum length of a phrase in the table of trigrams. For shorter texts all rows are scanned.
 TRIGRAM = 3
-#: Two characters from ``IDEOGRAPHS`` on are a word in some languages. All such pairs of a text are added to it, each with
-#: `PAIR` behind it, so that they are in the table of trigrams, too.
+#: In some languages two characters from ``IDEOGRAPHS`` on are a word. All such pairs of a text are added at its end, each with
+#: `PAIR` after it, so that the table of trigrams has them as well.
 IDEOGRAPHS, PAIR = "\u2e80", "\ue000"
 PAIRS = re.compile(f"(?=([{IDEOGRAPHS}-\U0010ffff]{{2}}))")
-#: Characters with a meaning in the operator GLOB, which takes a third of the time of the function ``instr``.
+#: The special characters of the operator GLOB, which takes a third of the time of the function ``instr``.
 GLOB_SPECIAL = re.compile(r"[*?\[]")
-#: Characters that FTS5 does not distinguish, or at which it ends; and the one with a meaning here.
+#: Characters that FTS5 does not distinguish or that end a text, and `PAIR`.
 UNSAFE = frozenset(f"\0\ufffd\ufffe\uffff{PAIR}")
-#: Characters that the detail of an address has only in quotes, where it may begin or end with white space.
+#: Characters that the detail of an address can have only in a quoted string, where it may begin or end with white space.
 UNQUOTED = frozenset(' "\\')
-#: Characters of a message that are indexed. A longer one is read by each search.
+#: The maximum number of indexed characters of a message. Each search reads longer messages.
 MAX_TEXT = 1 << 20
-#: Messages, and their octets, that are added in one transaction; ids that are checked, and texts that are removed.
+#: The maximum numbers of messages, and of their octets, that one transaction adds, of ids that it checks, and of texts that it
+#: removes.
 ADDED, ADDED_OCTETS, CHECKED, REMOVED = 32, 1 << 20, 2000, 32
 
-#: Octets of the index that are kept in memory.
+#: The size of the page cache of the index, in octets.
 CACHE = 1 << 24
-#: Seconds after which it is looked for messages that another process has removed.
+#: Seconds between two checks for messages that another process has removed.
 CHECK_INTERVAL = 600
 # The order of the joins is fixed: the table of trigrams returns its rows in the order of their ids.
 WORDS = "FROM found.words CROSS JOIN found.texts ON texts.id = words.rowid CROSS JOIN message_rows ON message_rows.id = texts.id"
-# Without a phrase each text is compared. This order is for queries that exclude other messages by conditions on them.
+# Without a phrase each text is compared. This order is for queries with conditions on messages, which are evaluated first.
 CHOSEN_WORDS = """
 FROM message_rows CROSS JOIN found.texts ON texts.id = message_rows.id CROSS JOIN found.words ON words.rowid = texts.id
 """
@@ -126,23 +127,23 @@ WHERE message_rows.id <= (SELECT high FROM found.progress) ORDER BY message_rows
 
 @frozen
 class Plan:
-    """How the index answers a query.
+    """The translation of a query to SQL.
 
-    The messages that fulfil ``condition`` are candidates, and so are incomplete ones. ``exact`` is true if the former are
-    known to fulfil the query.
+    The messages that satisfy ``condition`` and the incomplete ones are candidates. ``exact`` is true if the former always
+    match the query.
     """
 
     source: str
     """The tables."""
     key: str
-    """The column of the ids, in whose order the tables are read."""
+    """The column of the ids, by which the results are ordered."""
     condition: str
     values: tuple[object, ...]
     exact: bool
 
     @classmethod
     def of(cls, query: Query) -> Plan | None:
-        """Return the plan for a query, or None if the index is of no use for it."""
+        """Return the plan for a query, or None if the index cannot be used for it."""
         phrases: list[str] = []
         conditions: list[str] = []
         values: list[object] = []
@@ -176,9 +177,9 @@ class Plan:
 
 
 def text_to_find(term: Term) -> str | None:
-    """Return a text that the columns of a term have if it is fulfilled, or None if there is no such text."""
+    """Return a text that the columns of a term contain if it matches, or None if it cannot be searched for."""
     text = term.needle
-    # UTF-8 and FTS5 must have all characters.
+    # UTF-8 and FTS5 must support all of its characters.
     if term.negated or not text or not UNSAFE.isdisjoint(text) or encodable(text) != text:
         return None
     if term.name == "header":
@@ -190,17 +191,17 @@ def text_to_find(term: Term) -> str | None:
 
 
 def own_field(name: str, value: str) -> str:
-    """Return the line of a field in the column ``header``, with the end of the line before it."""
+    """Return the line of a field in the column ``header``, preceded by a line feed."""
     return f"\n{name.lower()}={fold(value)[:OWN_FIELD_LENGTH]}"
 
 
 def encodable(text: str) -> str:
-    """Return a text without characters that UTF-8 or FTS5 does not have. None of them is in a term of a `Plan`."""
+    """Remove the characters that UTF-8 or FTS5 does not support. The terms of a `Plan` do not contain them."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\n")
 
 
 class Index:
-    """The index of a database. All methods block, and are called in one thread at a time."""
+    """The index of a database. All methods block, and must be called in one thread at a time."""
 
     def __init__(self, path: str) -> None:
         self._database = path
@@ -212,24 +213,24 @@ class Index:
         self._next_check = 0.0
 
     def open(self) -> sqlite3.Connection | None:
-        """Return the connection, or None if there can be no index."""
+        """Return the connection, or None if an index cannot be created."""
         if (file := file_id(self._database)) != self._file:  # the database was moved or removed
             self.close()
             self._file = file
         if self._db is None and not self._broken:
             try:
                 self._db = self._connect()
-            except (OSError, sqlite3.Error, ValueError):  # without FTS5, or a directory that cannot be written to
+            except (OSError, sqlite3.Error, ValueError):  # FTS5 is missing, or the directory is read-only
                 self._broken = True
         return self._db
 
     def _connect(self) -> sqlite3.Connection:
         db = connect_to_read(self._database)
         try:
-            with suppress(FileExistsError):  # as the database: mail is private, and links are not followed
+            with suppress(FileExistsError):  # like the database: mail is private, and links are not followed
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
             if os.path.islink(self.path):
-                raise OSError(f"{self.path} is a link")
+                raise OSError(f"{self.path} is a symbolic link")
             db.execute("ATTACH ? AS found", [self.path])
             db.execute("PRAGMA found.journal_mode = WAL")
             db.execute("PRAGMA found.synchronous = NORMAL")
@@ -249,14 +250,14 @@ class Index:
         return db
 
     def close(self) -> None:
-        """Close the connection. It is opened again when it is needed."""
+        """Close the connection. The next use opens it again."""
         self._broken = False
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
 
     def discard(self) -> None:
-        """Remove a damaged index. It is made again when the store is opened the next time."""
+        """Delete a damaged index. It is rebuilt after the store is opened again."""
         self.close()
         self._broken = True
         for suffix in ("", "-wal", "-shm"):
@@ -264,7 +265,7 @@ class Index:
                 os.unlink(self.path + suffix)
 
     def step(self) -> bool:
-        """Add some messages, or remove the texts of some that are not there any more. Return whether there is more to do."""
+        """Add some messages, or remove the texts of some removed messages. Return whether more remain."""
         db = self.open()
         if db is None:
             return False
@@ -283,7 +284,7 @@ class Index:
     def _add(self, db: sqlite3.Connection) -> bool:
         current = height(db)
         (high,) = db.execute("SELECT high FROM found.progress").fetchone()
-        if high > current == 0:  # all messages were removed; one by one would take a minute for 100,000 texts
+        if high > current == 0:  # all were removed; one by one would take a minute for 100,000 texts
             clear(db)
         octets = 0
         rows = db.execute(
@@ -302,7 +303,7 @@ class Index:
         return bool(rows)
 
     def _check(self, db: sqlite3.Connection) -> bool:
-        """Look for removed messages among some that follow those of the last call, if any can have been removed."""
+        """Check the next ids for removed messages, if any may have been removed."""
         if self._checked is None:
             if time.monotonic() < self._next_check:
                 return False
@@ -320,20 +321,20 @@ class Index:
         return True
 
     def note_removal(self) -> None:
-        """Note that messages were removed: the next steps look for them."""
+        """Make the next steps check for removed messages."""
         self._next_check = 0.0
 
     def height(self) -> int | None:
-        """Return the ``id`` up to which the index has all messages, or None if there is no index."""
+        """Return the ``id`` up to which the index has all messages, or None without an index."""
         return self._ask(height)
 
     def find(
         self, plan: Plan, where: Condition, low: int, high: int, *, reverse: bool, most: int
     ) -> list[tuple[int, bool]] | None:
-        """Return the ids between ``low`` and ``high``, without these two, of messages that may fulfil a query.
+        """Return the ids between ``low`` and ``high``, both excluded, of messages that may match a query.
 
-        The second of each pair is true if it is known that they do. ``where`` is a condition on ``message_rows``. None means
-        that the index cannot be read.
+        The second item of each pair is true if the message is known to match. ``where`` is a condition on
+        ``message_rows``. Return None if the index cannot be read.
         """
         order = "DESC" if reverse else "ASC"
 
@@ -354,7 +355,7 @@ class Index:
         return self._ask(work)
 
     def count(self, plan: Plan, where: Condition, high: int) -> int | None:
-        """Return the number of messages up to ``high`` that fulfil a query, or None if that is not known exactly."""
+        """Return the number of messages up to ``high`` that match a query, or None if it is not known exactly."""
 
         def work(db: sqlite3.Connection) -> int | None:
             if not plan.exact or db.execute("SELECT 1 FROM found.texts WHERE complete = 0").fetchone():
@@ -365,7 +366,7 @@ class Index:
         return self._ask(work)
 
     def _ask(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Return what ``work`` returns for the connection, or None if there is no index or it cannot be read."""
+        """Call ``work`` with the connection and return its result, or None if the index is missing or cannot be read."""
         db = self.open()
         if db is None:
             return None
@@ -382,7 +383,7 @@ class Index:
 
 
 def ids_of(rows: Iterable[tuple[int]]) -> list[int]:
-    """Return the values of rows with one column."""
+    """Return the ids in rows with one column."""
     return [value for (value,) in rows]
 
 
@@ -396,11 +397,11 @@ def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
     """Add a message to the index."""
     try:
         files, columns = columns_of(stored)
-    except Exception:  # a fault in the parser must not keep other messages out of the index
+    except Exception:  # an error in the parser must not keep other messages out of the index
         files, columns = 0, None
     if db.execute(
         "SELECT 1 FROM found.texts WHERE id = ?", [message]
-    ).fetchone():  # of a message with the same id before
+    ).fetchone():  # of an earlier message with the same id
         remove(db, [message])
     db.execute("INSERT INTO found.texts VALUES (?, ?, ?, ?)", [message, stored.id, files, columns is not None])
     if columns is not None:
@@ -408,7 +409,7 @@ def add(db: sqlite3.Connection, message: int, stored: Stored) -> None:
 
 
 def columns_of(stored: Stored) -> tuple[int, Sequence[str] | None]:
-    """Return the files of a message, and its columns in ``words``, or None if its text is too long."""
+    """Return ``files`` of a message, and its columns in ``words``, which are None if its text is too long."""
     content = Content(stored.message, complete=True)
     files, parts = 0, tuple(content.parts())
     for part in parts:
@@ -430,7 +431,7 @@ def columns_of(stored: Stored) -> tuple[int, Sequence[str] | None]:
 
 
 def with_pairs(text: str) -> str:
-    """Return a text with its pairs of ideographs."""
+    """Append the pairs of ideographs in a text to it."""
     if text.isascii():
         return text
     pairs = dict.fromkeys(PAIRS.findall(text))
@@ -438,7 +439,7 @@ def with_pairs(text: str) -> str:
 
 
 def text_of(content: Content, parts: Sequence[Part]) -> str | None:
-    """Return the texts of a message in which a word is looked for, or None if they are too long."""
+    """Return the texts of a message that terms without a name search, or None if they are too long."""
     found, size = [], 0
     for text in content.texts(parts):
         found.append(text)

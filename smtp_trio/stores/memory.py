@@ -1,4 +1,4 @@
-"""Memory: the newest messages, in the memory of the process, for development and tests."""
+"""`Memory`: a store of the newest messages in the memory of the process, for development and tests."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ if TYPE_CHECKING:
     from ._consumer import Outcome
     from ._store import Selected
 
-# What is bounded
-# ---------------
+# The limits of memory
+# --------------------
 #
-# The octets that are counted are those of the messages and the strings of their envelopes, since a message of a few octets
-# can have a thousand recipients. The rest of an entry has a constant size, and is bounded by the number of messages. A
-# message that is being received belongs to the memory budget of its server (`_server/memory.py`), as in every other store.
+# The limit of octets counts the messages and the strings of their envelopes, since a small message can have a thousand
+# recipients. The rest of an entry has a constant size, which the limit of messages bounds. A message that is being received
+# counts towards the memory budget of its server (`_server/memory.py`), as in every other store.
 #
-# An iteration remembers ids and not messages, so that one that is never finished does not keep what was dropped.
+# An iteration keeps references to ids and not to messages, so that an unfinished iteration does not keep dropped messages
+# in memory.
 
-#: The seconds after which there can be another record of dropped messages.
+#: The minimum number of seconds between two log records of dropped messages.
 LOG_INTERVAL = 60
-#: The number of entries after which an iteration lets other tasks run.
+#: The number of entries after which an iteration executes a checkpoint.
 CHECKPOINT = 64
 
 
 @frozen(eq=False)
 class Item:
-    """A message, and the number that orders it."""
+    """A message and its sequence number."""
 
     number: int
     entry: Entry
@@ -60,12 +61,12 @@ class Item:
 class Memory(Store["MemorySpool"]):
     """A store that keeps the newest messages in the memory of this process. They are lost when it ends.
 
-    It is for development and tests: a 250 does not mean that the message is on a disk. When there are more than ``messages``
-    messages, or more than ``octets`` octets of messages and envelopes, the oldest ones are dropped, also those that a
-    consumer has not handled. ``dropped`` and ``dropped_octets`` count them. A message that is larger than ``octets`` is
+    It is for development and tests: a 250 does not mean that the message is on disk. The oldest messages are dropped if the
+    store would have more than ``messages`` messages, or more than ``octets`` octets of messages and envelopes, even if no
+    consumer has handled them. ``dropped`` and ``dropped_octets`` count them. A message that is larger than ``octets`` is
     refused with 552.
 
-    Closing the store keeps its messages, so that it can be read after its server was stopped.
+    Closing the store keeps its messages, so that they can be read after the server has stopped.
     """
 
     shared: bool = False
@@ -75,14 +76,14 @@ class Memory(Store["MemorySpool"]):
         check_number(messages, "messages", 1, integer=True)
         check_number(octets, "octets", 1, integer=True)
         self.messages: int = messages
-        """The largest number of messages."""
+        """The maximum number of messages."""
         self.octets: int = octets
-        """The largest number of octets of all messages."""
+        """The maximum number of octets of all messages."""
         self.url: str = f"memory:?messages={messages}&octets={octets}"
         self.octets_used: int = 0
-        """The number of octets that the messages in the store have."""
+        """The number of octets of the messages in the store."""
         self.dropped: int = 0
-        """The number of messages that were dropped since the store was made."""
+        """The number of messages that were dropped since the store was created."""
         self.dropped_octets: int = 0
         """The number of octets of these messages."""
         self._items: OrderedDict[int, Item] = OrderedDict()
@@ -94,7 +95,7 @@ class Memory(Store["MemorySpool"]):
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Return the store of ``memory:``, with ``?messages=N&octets=SIZE`` if another size is wanted."""
+        """Return the store for a URL: ``memory:``, optionally with ``?messages=N&octets=SIZE``."""
         path, _, query = url.partition(":")[2].partition("?")
         if path:
             raise ValueError(f"must be memory: or memory:?messages=N&octets=SIZE, got {url!r}")
@@ -112,7 +113,7 @@ class Memory(Store["MemorySpool"]):
         return f"Memory(messages={self.messages}, octets={self.octets})"
 
     async def open(self) -> None:
-        """Do nothing. Raises `StoreError` for a store that has to exist: no other process can have it."""
+        """Do nothing. Raises `StoreError` for a store that has to exist, since no other process can have created it."""
         await trio.lowlevel.checkpoint()
         if not self.create:
             raise StoreError(f"{self!r}: mail in memory can be read only by the process that stores it")
@@ -139,7 +140,7 @@ class Memory(Store["MemorySpool"]):
 
     def _insert(self, entry: Entry, message: bytes, octets: int) -> None:
         if entry.id in self._numbers:
-            raise StoreError(f"there is a message {entry.id!r} already")
+            raise StoreError(f"the store already has a message {entry.id!r}")
         subject, date = read_header(message)
         entry = evolve(entry, size=len(message), subject=subject, date=date)
         self._last += 1
@@ -151,7 +152,7 @@ class Memory(Store["MemorySpool"]):
         self._waiting.unpark_all()
 
     def _drop(self) -> None:
-        """Remove the oldest messages until the bounds are met."""
+        """Remove the oldest messages until the limits are met."""
         while len(self._items) > self.messages or self.octets_used > self.octets:
             item = next(iter(self._items.values()))
             self._remove(item)
@@ -161,7 +162,7 @@ class Memory(Store["MemorySpool"]):
             self._log_dropped()
 
     def _log_dropped(self) -> None:
-        """Log how many messages were dropped since the last record, if there were any."""
+        """Log the number of messages that were dropped since the last record, unless it is 0."""
         _, messages, octets = self._logged
         if self.dropped > messages:
             MESSAGES_DROPPED.log(store=self.url, messages=self.dropped - messages, octets=self.dropped_octets - octets)
@@ -179,7 +180,7 @@ class Memory(Store["MemorySpool"]):
         await trio.lowlevel.checkpoint()
         numbers = list(reversed(self._items) if reverse else self._items)
         if after is not None:
-            # The numbers are sorted, but a search for the position of one would have to know the direction.
+            # The numbers are sorted, but a binary search would depend on the direction.
             offset += numbers.index(self._number_of(after)) + 1
         for n, number in enumerate(numbers[offset:], 1):
             if (item := self._items.get(number)) is not None:
@@ -188,7 +189,7 @@ class Memory(Store["MemorySpool"]):
                 await trio.lowlevel.checkpoint()
 
     async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
-        """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        """Return the number of messages that match a query, by default of all messages, and at most ``limit``."""
         if as_query(query).terms or limit is not None:
             return await super().count(query, limit=limit)
         await trio.lowlevel.checkpoint()
@@ -225,7 +226,7 @@ class Memory(Store["MemorySpool"]):
     # --- consuming
 
     async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
-        # No checkpoint may follow: the consumer waits next, and would miss a message that came in between.
+        # No checkpoint may follow, since the consumer waits next, and would miss a message that arrived in between.
         await trio.lowlevel.checkpoint()
         found = self._groups.setdefault(group, Group()).claim(
             self._items, self._last, self.clock(), lease, max_attempts
@@ -241,7 +242,7 @@ class Memory(Store["MemorySpool"]):
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
         await trio.lowlevel.checkpoint()
         number = self._numbers.get(claim.stored.id)
-        if number is None:  # removed or dropped meanwhile; there is nothing left to deliver
+        if number is None:  # removed or dropped meanwhile
             return True
         settled = self._groups.setdefault(claim.group, Group()).settle(number, claim.token, outcome, self.clock())
         if settled and outcome.remove:
@@ -255,7 +256,7 @@ class Memory(Store["MemorySpool"]):
             await self._waiting.park()
 
     async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
-        """Iterate over the messages that a group has given up, from the oldest to the newest."""
+        """Iterate over the dead letters of a group, from the oldest to the newest."""
         check_name(group, "group")
         await trio.lowlevel.checkpoint()
         for number, work in tuple(self._groups.get(group, Group()).dead_letters()):
@@ -265,7 +266,7 @@ class Memory(Store["MemorySpool"]):
                 )
 
     async def requeue(self, group: str, ids: Iterable[str]) -> int:
-        """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
+        """Deliver dead letters of a group again, with their attempts reset, and return their number."""
         check_name(group, "group")
         await trio.lowlevel.checkpoint()
         count = self._groups.get(group, Group()).requeue(self._numbers_of(ids))
@@ -288,7 +289,7 @@ class MemorySpool(Spool):
         return self._envelope + self.buffered
 
     async def fill(self, body: AsyncIterable[bytes], keeper: Keeper = UNCOUNTED) -> None:
-        """Read a whole body. Raises `MessageTooBigError` as soon as it is larger than the store."""
+        """Read a whole body. Raises `MessageTooBigError` as soon as it exceeds the limit of the store."""
         kept = 0
         async for chunk in body:
             self._buffer += chunk
@@ -304,5 +305,5 @@ class MemorySpool(Spool):
 
 
 def strings(entry: Entry) -> Sequence[str]:
-    """Return the strings of an envelope, of which a client can make any number."""
+    """Return the strings of an envelope, whose number depends on the client."""
     return (entry.sender, entry.mail_params, *entry.recipients, *entry.rcpt_params)

@@ -1,4 +1,4 @@
-"""`Tracing`: a layer of hooks that makes spans for OpenTelemetry."""
+"""`Tracing`: a layer of hooks that creates spans for OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-# A session is one task, and its hooks run in that task. So the context that `connect` attaches, in a context variable, is that of
-# everything that happens in the session: other hooks, tasks that they start, log records between the hooks. It is detached in
-# `disconnect`, because `Server.serve_stream` runs a session in the task of its caller.
+# A session is one task, in which all of its hooks run. So the context that `connect` attaches to a context variable applies to
+# the whole session: to other hooks, to the tasks that they start, and to log records between the hooks. `disconnect` detaches
+# it, because `Server.serve_stream` runs a session in the task of its caller.
 #
-# While a hook about a message runs, the span of the message is the current one. It is a child of that of the session, also in the
-# log records after the hook: they have the id of the trace, which is the same.
+# While a hook for a message runs, the span of the message is the current one. It is a child of the span of the session, so log
+# records after the hook have the same trace id.
 #
-# A session is the root of a trace. A span that is current where the server was started is not its parent: it lasts as long as the
-# server.
+# A session is the root of a trace. The span that is current where the server was started is not its parent, because that span
+# lasts as long as the server.
 
 Attributes = Mapping[str, str | int | bool]
 
@@ -51,22 +51,22 @@ class _Traced:
     message: trace.Span | None = None
 
     def end_message(self) -> None:
-        """End the span of the message, if there is one."""
+        """End the span of the current message, if any."""
         if self.message is not None:
             self.message.end()
             self.message = None
 
 
 class Tracing(Layer):
-    """Hooks that make a span for each session and each message, around other hooks.
+    """A layer around other hooks that creates a span for each session and each message.
 
-    The spans of a message are children of that of its session, and those that the hooks make are children of the message.
+    The span of a message is a child of that of its session. Spans that the hooks create are children of the message.
     The attributes follow the semantic conventions of OpenTelemetry. Log records of the session have the id of the trace,
     and the entry of a message in a store has the trace context (`smtp_trio.stores.Entry.traceparent`).
 
     Only the API of OpenTelemetry is used. Without its SDK nothing is recorded.
 
-    :param tracer: makes the spans; by default the one that is named "smtp_trio".
+    :param tracer: the tracer that creates the spans; by default the one named "smtp_trio".
     :raises TypeError: ``hooks`` is not an instance of `Hooks`.
     """
 
@@ -103,7 +103,7 @@ class Tracing(Layer):
             otel_context.detach(traced.token)
 
     async def timeout(self, session: Session) -> None:
-        """Record that the client was silent for too long."""
+        """Record the timeout of a client."""
         traced: _Traced = session.context[self]
         traced.span.add_event("timeout")
         await self.under.timeout(session)
@@ -166,7 +166,7 @@ class Tracing(Layer):
 
     @contextmanager
     def _current(self, span: trace.Span | None) -> Iterator[None]:
-        """Make a span the current one, and record an exception in it; None stands for that of the session."""
+        """Make a span the current one, by default that of the session, and record exceptions in it."""
         if span is None:
             yield
             return
@@ -183,7 +183,7 @@ class Tracing(Layer):
 
 @contextmanager
 def recorded(span: trace.Span) -> Iterator[None]:
-    """Record an exception in a span. A message that the client has not sent to its end is not a fault of the server."""
+    """Record an exception in a span. A message that the client has not completed is not an error of the server."""
     try:
         yield
     except BodyError as error:
@@ -196,7 +196,7 @@ def recorded(span: trace.Span) -> Iterator[None]:
 
 
 def format_parent(span: trace.Span) -> str | None:
-    """Return the trace context of a span as the W3C defines it; None for a span without one, as without an SDK."""
+    """Return the W3C trace context of a span, or None if it has none, for example without an SDK."""
     context = span.get_span_context()
     if not context.is_valid:
         return None
@@ -219,7 +219,7 @@ def session_attributes(session: Session) -> Attributes:
 
 
 def client_attributes(session: Session) -> Attributes:
-    """Return what the client has shown in the session."""
+    """Return the attributes of the client, which are known when the session ends."""
     found: dict[str, str | int | bool] = {}
     if session.hello is not None:
         found["smtp.hello"] = session.hello.domain
@@ -236,7 +236,7 @@ def client_attributes(session: Session) -> Attributes:
 
 
 def message_attributes(body: Body) -> Attributes:
-    """Return what is known about a message when its hook has ended."""
+    """Return the attributes of a message, which are known when its hook has returned."""
     return {
         "messaging.message.id": body.envelope.id,
         "messaging.message.envelope.size": body.size,
