@@ -124,7 +124,7 @@ class Access:
         return cls(None if token is None and users is None else Login(token, users), names)
 
     def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
-        """Raise ValueError if other hosts can reach a listener and everybody has access."""
+        """Raise ValueError if other hosts can reach a listener and no credentials are required."""
         for each in listeners:
             host = each.socket.getsockname()[0]
             if self.login is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
@@ -180,7 +180,7 @@ class Guard:
     _receiving: trio.Semaphore = field(factory=lambda: trio.Semaphore(MAX_BODIES), init=False)
 
     def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
-        """Raise ValueError if other hosts can reach a listener and everybody has access."""
+        """Raise ValueError if other hosts can reach a listener and no credentials are required."""
         self.access.check_exposure(listeners)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
