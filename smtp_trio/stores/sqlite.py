@@ -409,7 +409,7 @@ class SQLite(Store["SQLiteSpool"]):
         return await run_in_thread(work, limiter=self._indexing)
 
     async def maintain(self) -> None:
-        """Keep the search index complete, until it is cancelled: fast while somebody searches, and slowly while mail comes in."""
+        """Keep the search index complete, until it is cancelled: fast after a search, and slowly while messages arrive."""
         if not self.create:
             await trio.sleep_forever()
         while True:
