@@ -1,4 +1,4 @@
-"""Slow computations for clients, in a few threads for which the clients take turns."""
+"""`FairThreads`: slow computations for clients, in a few threads for which the clients take turns (`Turns`)."""
 
 from __future__ import annotations
 
@@ -78,6 +78,47 @@ class _Queue(OrderedDict[Hashable, "_Queue"]):
         return turn
 
 
+class Turns:
+    """A semaphore for which the clients take turns.
+
+    :param free: how many may hold it at a time.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting = _Queue()
+
+    def take(self) -> bool:
+        """Acquire it if nobody has to wait, and return whether that is so."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self, client: tuple[Hashable, ...]) -> None:
+        """Acquire it when it is the turn of the client, for which `take` has returned False.
+
+        :param client: the group of the client, and the client; see `turn_of`.
+        """
+        turn = trio.Event()
+        self._waiting.add(client, turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():  # in the same iteration of the scheduler
+                self.release()
+            else:
+                self._waiting.discard(client, turn)
+            raise
+
+    def release(self) -> None:
+        """Give it to the next one who waits."""
+        if self._waiting:
+            self._waiting.take().set()
+        else:
+            self._free += 1
+
+
 class FairThreads:
     """At most ``threads`` threads, for computations that block.
 
@@ -88,8 +129,7 @@ class FairThreads:
     def __init__(self, threads: int, *, idle: bool = False) -> None:
         self._limiter = trio.CapacityLimiter(threads)
         self._pool = ThreadPoolExecutor(threads, "smtp-trio", initializer=lower_priority) if idle else None
-        self._free = threads
-        self._waiting = _Queue()
+        self._turns = Turns(threads)
 
     async def run(
         self, client: tuple[Hashable, ...], function: Callable[[], ResultT], wanted: Callable[[], bool] | None = None
@@ -102,7 +142,8 @@ class FairThreads:
         :param wanted: called when the computation had to wait and its turn has come. If it returns False, ``function`` is
             not called, and the result is None.
         """
-        waited = await self._wait_turn(client)
+        if waited := not self._turns.take():
+            await self._turns.wait(client)
         try:
             if waited and wanted is not None and not wanted():
                 return None
@@ -111,34 +152,10 @@ class FairThreads:
                 return function()
             return await run_in_thread(partial(self._compute, function), limiter=self._limiter)
         finally:
-            self._pass_on()
+            self._turns.release()
 
     def _compute(self, function: Callable[[], ResultT]) -> ResultT:
         return function() if self._pool is None else self._pool.submit(function).result()
-
-    async def _wait_turn(self, client: tuple[Hashable, ...]) -> bool:
-        """Wait until a thread is free for the client. Return False if one was free already."""
-        if self._free:
-            self._free -= 1
-            return False
-        turn = trio.Event()
-        self._waiting.add(client, turn)
-        try:
-            await turn.wait()
-        except BaseException:
-            if turn.is_set():  # in the same iteration of the scheduler
-                self._pass_on()
-            else:
-                self._waiting.discard(client, turn)
-            raise
-        return True
-
-    def _pass_on(self) -> None:
-        """Give the thread that has become free to the next computation."""
-        if self._waiting:
-            self._waiting.take().set()
-        else:
-            self._free += 1
 
 
 def turn_of(peer: Peer) -> tuple[Hashable, ...]:

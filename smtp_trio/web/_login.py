@@ -38,6 +38,11 @@ SUSPECT = 3
 CHALLENGE = 'Basic realm="smtp_trio", charset="UTF-8"'
 
 
+def peer_of(client: tuple[str, int] | None) -> Peer:
+    """Return the client that the scope of a request names."""
+    return Peer("", None, "memory") if client is None else Peer(*client, "tcp")
+
+
 def parse_basic(value: str) -> tuple[str, str] | None:
     """Return the user and the password of the credentials of HTTP Basic (RFC 7617 2), or None if they are invalid."""
     try:
@@ -79,7 +84,7 @@ class Login:
     async def check(self, authorization: str, client: tuple[str, int] | None) -> None:
         """Raise `ApiError` unless the Authorization header has valid credentials; ``authorization`` is "" without one."""
         scheme, _, value = authorization.partition(" ")
-        peer = Peer("", None, "memory") if client is None else Peer(*client, "tcp")
+        peer = peer_of(client)
         user, right = "", False
         match scheme.lower():
             case "bearer":

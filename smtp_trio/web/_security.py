@@ -18,10 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from .._groups import collapse_group
 from .._server import log_events
+from .._server.fair_threads import Turns, turn_of
 from .._server.listeners import format_address
 from .._server.log_events import ClientText, cut
-from ._login import Login
+from ._login import Login, peer_of
 from ._operation import ApiError
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ MAX_DIGITS = 18
 #: The time limit for receiving a body, in seconds.
 BODY_TIMEOUT = 30.0
 #: The maximum number of requests that are handled at the same time. Others wait, so that SMTP sessions get their share of the
-#: processor and few messages are in memory. Requests that mostly wait are not counted.
+#: processor and few messages are in memory. The clients take turns, and a request whose client disconnects stops waiting.
+#: Requests that mostly wait are not counted.
 MAX_WORKING = 4
 #: The maximum number of bodies larger than SMALL_BODY octets that are received at the same time, since each is in memory.
 MAX_BODIES, SMALL_BODY = 16, 64 * 1024
@@ -176,7 +179,7 @@ class Guard:
 
     _app: ASGIApp
     access: Access
-    _working: trio.Semaphore = field(factory=lambda: trio.Semaphore(MAX_WORKING), init=False)
+    _working: Turns = field(factory=lambda: Turns(MAX_WORKING), init=False)
     _receiving: trio.Semaphore = field(factory=lambda: trio.Semaphore(MAX_BODIES), init=False)
 
     def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
@@ -209,6 +212,8 @@ class Exchange:
     _body_octets: int = field(default=0, init=False)
     _body_deadline: float | None = field(default=None, init=False)
     _body_ended: bool = field(default=False, init=False)
+    #: The message that says that a request has no body, if it was received while the request waited for its turn.
+    _end_of_body: Message | None = field(default=None, init=False)
 
     async def run(self) -> None:
         """Check the request and call the application; send an error response if it is not allowed or an exception occurs."""
@@ -266,8 +271,33 @@ class Exchange:
         await self._guard._app(self._scope, self._receive_body, self._add_headers)
 
     async def _work(self) -> None:
-        await self._guard._working.acquire()
+        if not self._guard._working.take():
+            await self._wait_for_turn()
         self._works = True
+
+    async def _wait_for_turn(self) -> None:
+        """Wait for the turn of the client among the requests that are worked on. Raises ClientDisconnect if it leaves."""
+        # A client that has ended its input is taken for one that has left: the two look the same. While a body is still to be
+        # read, its end cannot be seen. The handler notices then that the client has left, when it reads the body.
+        headers = Headers(scope=self._scope)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._body_ended or not has_body:
+                    nursery.start_soon(self._cancel_without_client, nursery.cancel_scope)
+                await self._guard._working.wait(turn_of(peer_of(self._scope.get("client"))))
+                self._works = True
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise collapse_group(group) from None
+        if not self._works:
+            raise ClientDisconnect
+
+    async def _cancel_without_client(self, scope: trio.CancelScope) -> None:
+        """Cancel a scope when the client has left. The end of the body, which comes before that, is kept for the handler."""
+        while (message := await self._receive())["type"] != "http.disconnect":
+            self._end_of_body = message
+        scope.cancel()
 
     def _stop_working(self) -> None:
         if self._works:
@@ -276,6 +306,10 @@ class Exchange:
 
     async def _receive_body(self) -> Message:
         """Return the next part of the body, within the limits of size and time (the ASGI callable)."""
+        message: Message | None
+        if self._end_of_body is not None:
+            message, self._end_of_body, self._body_ended = self._end_of_body, None, True
+            return message
         if self._body_ended:
             return await self._receive()
         if self._body_deadline is None:
@@ -283,7 +317,7 @@ class Exchange:
             # A client that sends its body slowly must not block others.
             self._works_after_body = self._works
             self._stop_working()
-        message: Message | None = None
+        message = None
         with trio.CancelScope(deadline=self._body_deadline):
             if self._body_octets > SMALL_BODY and not self._receives:
                 await self._guard._receiving.acquire()

@@ -122,10 +122,10 @@ async def test_turn_of_a_cancelled_computation_is_passed_on(autojump_clock: Mock
     threads, begun, gate, scope = FairThreads(1), [], trio.Event(), trio.CancelScope()
 
     async def hold() -> None:
-        await threads._wait_turn(("a",))
+        assert threads._turns.take()
         await gate.wait()
         scope.cancel()
-        threads._pass_on()
+        threads._turns.release()
 
     async def cancelled() -> None:
         with scope:

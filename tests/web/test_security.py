@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import trio
 import trio.testing
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -472,6 +473,90 @@ async def test_a_client_that_reads_slowly_does_not_hold_up_others() -> None:
         async with client(guard) as http:
             assert (await http.get("/")).status_code == 200
         go_on.set()
+
+
+async def test_a_client_that_leaves_does_not_wait_any_longer() -> None:
+    go_on = trio.Event()
+    served = []
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append(scope["path"])
+        await go_on.wait()
+        assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
+        await ok(scope, receive, send)
+
+    async with serving_app(Guard(slow, Access())) as http, AsyncExitStack() as stack:
+        staying = [await stack.enter_async_context(connection(http)) for _ in range(_security.MAX_WORKING + 1)]
+        for raw in staying[:-1]:
+            await raw.stream.send_all(b"GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for _ in range(20):
+            async with connection(http) as left:
+                await left.stream.send_all(b"GET /left HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await staying[-1].stream.send_all(b"GET /last HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        go_on.set()
+        for raw in staying:
+            assert b" 200 " in await raw.read_until(b"\r\n\r\nok")
+    assert served == ["/first"] * _security.MAX_WORKING + ["/last"]
+
+
+async def test_a_client_that_leaves_after_its_body_does_not_wait_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_security, "MAX_WORKING", 1)
+    reading, go_on, left = trio.Event(), trio.Event(), trio.Event()
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await go_on.wait()
+            await ok(scope, receive, send)
+            return
+        reading.set()
+        try:
+            await Request(scope, receive).body()
+        except ClientDisconnect:
+            left.set()
+            raise
+
+    async with serving_app(Guard(read, Access())) as http, trio.open_nursery() as nursery:
+        async with connection(http) as raw:
+            await raw.stream.send_all(b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
+            await reading.wait()
+            nursery.start_soon(http.get, "/")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await raw.stream.send_all(b"ab")
+        with trio.fail_after(5):
+            await left.wait()
+        go_on.set()
+
+
+async def test_clients_take_turns() -> None:
+    served = []
+    turns = trio.Semaphore(0)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append(scope["client"][0])
+        await turns.acquire()
+        await ok(scope, receive, send)
+
+    async def receive() -> dict[str, object]:
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def send(message: Any) -> None:
+        pass
+
+    guard = Guard(slow, Access())
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
+    many, other = "192.0.2.1", "198.51.100.1"
+    async with trio.open_nursery() as nursery:
+        for host in [many] * 20 + [other]:
+            nursery.start_soon(guard, {**scope, "client": (host, 1)}, receive, send)
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in range(21):
+            turns.release()
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(served) == 21
+    assert served.index(other) <= _security.MAX_WORKING + 1
 
 
 # --- faults
