@@ -18,15 +18,18 @@ const address = (url) => { const { pathname, search } = new URL(url, location.hr
 
 // --- loading
 
-let last = 0;
+let loading = new AbortController();
 let showing = null;
 
-// Replace elements of this document by those of another view. Of several loads only the latest counts.
+// Replace elements of this document by those of another view. A load ends the previous one, which then returns nothing.
 async function load(url, ...ids) {
-  const number = ++last;
-  const response = await fetch(address(url));
-  const loaded = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (number !== last) return;
+  loading.abort();
+  const { signal } = loading = new AbortController();
+  const text = await fetch(address(url), { signal }).then((response) => response.text()).catch((error) => {
+    if (!signal.aborted) throw error;
+  });
+  if (signal.aborted) return;
+  const loaded = new DOMParser().parseFromString(text, "text/html");
   const state = loaded.getElementById("main")?.className;
   if (!ids.every((id) => loaded.getElementById(id))) location.href = url; // an error, which is a page of its own
   for (const id of ids) replace(id, loaded);
@@ -58,9 +61,8 @@ function enable(part) {
 
 // Replace the view by another one, and its address too.
 async function show(url, push = true) {
-  const loading = load(url, "list", "message");
-  showing = loading;
-  const loaded = await loading.finally(() => { if (showing === loading) showing = null; });
+  const shown = showing = load(url, "list", "message");
+  const loaded = await shown.finally(() => { if (showing === shown) showing = null; });
   if (!loaded) return;
   if (push) history.pushState(null, "", url.replace(location.origin, ""));
   document.title = loaded.title;

@@ -96,6 +96,28 @@ def test_keyboard(browser: Browser, inbox: Inbox) -> None:
     browser.wait(lambda: browser.texts(".row .subject") == ["Unread: Mail 0"], "the result")
 
 
+#: Requests for what "slow" finds get no answer, and are counted when they begin and when they are aborted.
+SLOW_SEARCH = """
+    const send = window.fetch;
+    window.begun = window.aborted = 0;
+    window.fetch = (url, options) => url.includes("q=slow&") ? new Promise((_, reject) => {
+        window.begun++;
+        options.signal.addEventListener("abort", () => { window.aborted++; reject(options.signal.reason); });
+    }) : send(url, options);
+"""
+
+
+def test_search_is_aborted_by_the_next_one(browser: Browser, inbox: Inbox) -> None:
+    inbox.send(mail("Slowly arrived"))
+    browser.wait(lambda: len(browser.all(".row")) == 1, "the message")
+    browser.driver.execute_script(SLOW_SEARCH)
+    browser.find("#search").send_keys("slow")
+    browser.wait(lambda: browser.driver.execute_script("return window.begun"), "the first search")
+    browser.find("#search").send_keys("er")
+    browser.wait(lambda: browser.texts(".row .subject") == [], "the result of the second search")
+    assert browser.driver.execute_script("return window.aborted === window.begun")
+
+
 def test_fault_is_set_met_counted_and_removed(browser: Browser, inbox: Inbox) -> None:
     browser.driver.get(f"{inbox.url}/faults")
     browser.find("#fault-text").send_keys("ansewr RCPT 450")
