@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import os
 import signal
 import smtplib
 import ssl
@@ -22,6 +23,9 @@ T = TypeVar("T")
 HOST = "127.0.0.1"
 #: Seconds for everything that a program does in one test: enough for a machine that is busy.
 TIMEOUT = 240
+
+# The output of programs is buffered, as it is for a user who has not set this variable.
+os.environ.pop("PYTHONUNBUFFERED", None)
 # A shell ignores SIGINT in what it runs in the background, and processes inherit that. A program that relies on
 # KeyboardInterrupt would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

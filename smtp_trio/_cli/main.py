@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .._server.log_events import clean
 
         print(f"smtp-trio: error: {clean(str(error))}", file=sys.stderr, flush=True)
+        discard_output()  # what could not be written on a full disk
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -64,10 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return INTERRUPTED  # SIGINT before or after the command handles it itself, in a task of a nursery
     except BrokenPipeError:
-        # The reader of standard output has ended, as `| head` does. Python flushes what is buffered at exit, which
-        # would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # the reader of standard output has ended, as `| head` does
         return 128 + signal.SIGPIPE
+
+
+def discard_output() -> None:
+    """Discard what is buffered for standard output if it cannot be written: at exit, Python would try and fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def replace_closed_streams() -> None:

@@ -68,9 +68,9 @@ def assert_quiet(result: tuple[int, str, str]) -> None:
                 ("send", "ssl"),
                 ("send", "email.message"),
                 ("conform", "argparse"),
-                ("conform --client", "smtp_trio._cli.conform_client"),
+                ("conform --client", "smtp_trio.conform._client_runner"),
                 ("hash-password", "hashlib"),
-                ("--version", "smtp_trio._cli.serve"),
+                ("--version", "argparse"),
             )
         ),
     ],
