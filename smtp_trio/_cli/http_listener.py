@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from .._server import log_events
-from .._server.listeners import open_listeners
+from .._server.listeners import format_address, open_listeners
 from ..credentials import UsersFile
 from .http_options import TOKEN_VARIABLE
 from .new_server import read_users
@@ -72,6 +72,7 @@ class HttpListener:
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled; ``nursery.start`` returns the URL. ``server`` is None with ``workers``."""
+        from ..web._security import is_exposed
         from ..web._serve import serve_listeners
 
         of_workers = {} if workers is None else {"measure": workers.measure, "problem": workers.problem}
@@ -79,6 +80,8 @@ class HttpListener:
             app = self._app(server, store, faults=self.faults, relay=relay, **of_workers)
             url = await nursery.start(serve_listeners, app, self._listeners)
             log_events.HTTP_LISTENING.log(url=url)
+            for listener in filter(is_exposed, self._listeners):
+                log_events.HTTP_EXPOSED.log(address=format_address(listener.socket))
             task_status.started(url)
 
     def reload(self) -> None:

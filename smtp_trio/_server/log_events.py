@@ -200,6 +200,7 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 CLI = "smtp_trio.cli"
 LISTENING = Event("listening", INFO, CLI, "listening on {address}")
 HTTP_LISTENING = Event("http_listening", INFO, CLI, "serving HTTP on {url}")
+HTTP_EXPOSED = Event("http_exposed", INFO, CLI, "HTTP is open to other hosts on {address}")
 INBOX_READY = Event("inbox_ready", INFO, CLI, "mail to {address} is shown at {url}")
 STORING = Event("storing", INFO, CLI, "storing in {store}")
 RELAYING = Event("relaying", INFO, CLI, "relaying from {store} to {destination}")

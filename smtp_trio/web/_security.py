@@ -103,6 +103,12 @@ def is_address(host: str) -> bool:
     return True
 
 
+def is_exposed(listener: trio.SocketListener) -> bool:
+    """Return whether other hosts can reach a listener."""
+    host: str = listener.socket.getsockname()[0]
+    return not ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
 def check_names(names: Iterable[str], parameter: str) -> None:
     """Raise ValueError for a name that cannot be in a Host header. ``parameter`` is what the error calls them."""
     for name in names:
@@ -129,8 +135,7 @@ class Access:
     def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Raise ValueError if other hosts can reach a listener and no credentials are required."""
         for each in listeners:
-            host = each.socket.getsockname()[0]
-            if self.login is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            if self.login is None and is_exposed(each):
                 raise ValueError(
                     f"{format_address(each.socket)} is not a loopback address: a token or a file of users is required"
                 )

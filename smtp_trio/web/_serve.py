@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from .._server import log_events
-from .._server.listeners import format_address, open_listeners
+from .._server.listeners import open_listeners
 from .._server.snapshot import Snapshot
+from .._types import Peer
 from ..credentials import UsersFile
 from ._app import App, app
 from ._http import serve_http
@@ -67,6 +69,14 @@ async def serve(
     await serve_listeners(application, listeners, task_status=task_status)
 
 
+def url_of(listener: trio.SocketListener) -> str:
+    """Return the URL at which programs on this host reach a listener."""
+    host, port = listener.socket.getsockname()[:2]
+    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:  # all addresses: a client needs one of them
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://{Peer(host, port, 'tcp')}"
+
+
 async def serve_listeners(
     application: App,
     listeners: Sequence[trio.SocketListener],
@@ -76,7 +86,7 @@ async def serve_listeners(
     """Serve an application on open listeners, as `serve` does, and close them at the end."""
     try:
         application.check_exposure(listeners)
-        task_status.started(f"http://{format_address(listeners[0].socket)}")
+        task_status.started(url_of(listeners[0]))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(application.context.history.run)

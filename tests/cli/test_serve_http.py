@@ -36,7 +36,7 @@ class Served:
 async def http_serving(*options: str, cwd: Path, store: str = "sqlite:mail.db") -> AsyncIterator[Served]:
     http = () if "--http" in options else ("--http", "0")
     async with serving("--store", store, *http, *options, cwd=cwd) as program:
-        url = (await program.out.wait_for(r"serving HTTP on (\S+)\n"))[1].replace("0.0.0.0", HOST)
+        url = (await program.out.wait_for(r"serving HTTP on (\S+)\n"))[1]
         async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
             yield Served(program, client)
 
@@ -144,6 +144,8 @@ async def test_a_token_opens_an_address_that_others_can_reach(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     async with http_serving("--http", "*:0", *options, cwd=tmp_path) as served:
+        port = served.http.base_url.port
+        await served.program.out.wait_for(rf"HTTP is open to other hosts on 0\.0\.0\.0:{port}\n")
         assert (await served.http.get("/api/messages")).status_code == 401
         headers = {"authorization": "Bearer secret"}
         assert (await served.http.get("/api/messages", headers=headers)).status_code == 200

@@ -345,6 +345,13 @@ async def test_other_hosts_cannot_reach_an_open_listener(tmp_path: Path, users: 
                 assert (await http.get(LIST)).status_code == 401
 
 
+async def test_url_of_all_addresses_is_one_that_clients_can_connect_to(tmp_path: Path) -> None:
+    async with SQLite(tmp_path / "mail.db") as store:
+        for host, shown in ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::1", "::1"):
+            async with serving(None, store, host=host, token="secret") as http:
+                assert http.base_url.host == shown
+
+
 # --- sizes and times
 
 
