@@ -42,6 +42,7 @@ async def _coroutine_function() -> None:
         lambda: check_number(1.5, "x", 1),
         lambda: check_number(float("inf"), "x"),
         lambda: check_number(3, "x", 3, integer=True),
+        lambda: check_number(7, "x", maximum=7),
         lambda: check_number(None, "x", optional=True),
         lambda: check_callable(len, "x"),
         lambda: check_callable(None, "x", optional=True),
@@ -70,6 +71,7 @@ def test_valid_values(check: Callable[[], None]) -> None:
         (lambda: check_number(-1, "x"), ValueError, "x must be >= 0, got -1"),
         (lambda: check_number(float("nan"), "x"), ValueError, "x must be >= 0, got nan"),
         (lambda: check_number(0, "x", 1, note=" (why)"), ValueError, "x must be >= 1, got 0 (why)"),
+        (lambda: check_number(8, "x", maximum=7, note=" (why)"), ValueError, "x must be <= 7, got 8 (why)"),
         (lambda: check_items("SIZE", "x", str), TypeError, "x must be an iterable of str, got 'SIZE'"),
         (lambda: check_items(7, "x", str), TypeError, "x must be an iterable of str, got 7"),  # type: ignore[arg-type]
         (lambda: check_items([7], "x", str), TypeError, "each item of x must be str, got 7"),

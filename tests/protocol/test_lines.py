@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol import Connect, Limits, Mail, Noop, Path, Rcpt, Reply
+from smtp_trio.protocol import NEED_DATA, Connect, Limits, Mail, Noop, Path, Rcpt, Reply, ServerProtocol
 from smtp_trio.protocol.extensions import STANDARD, Auth, Dsn, SmtpUtf8, standard
 
 from .driver import HELLO, NAME, RECIPIENT, SENDER, ServerDriver, codes
@@ -537,3 +537,24 @@ def test_line_of_an_exchange_has_no_verb(line: bytes) -> None:
     assert codes(driver.send_lines("AUTH LOGIN")) == ["334"]
     driver.feed(line)
     assert (driver.refused[-1].verb, driver.refused[-1].reply.code) == ("", 500)
+
+
+# --- a stream that is put in between in the middle of a session -----------------------------------------------------------
+
+
+def test_octets_that_were_not_processed_are_received_again() -> None:
+    protocol = ServerProtocol(NAME)
+    protocol.receive_data(b"NOOP\r\nQUIT\r\nNO")
+    protocol.next_event()  # the greeting
+    protocol.send_reply(Reply(220, NAME, ""))
+    assert protocol.next_event() == Noop()
+    protocol.send_reply(Reply(250, "Ok"))
+    assert protocol.receive_again() == b"QUIT\r\nNO"
+    assert protocol.next_event() is NEED_DATA
+
+
+def test_nothing_is_received_again_after_the_end_of_the_input() -> None:
+    protocol = ServerProtocol(NAME)
+    protocol.receive_data(b"NOOP\r\n")
+    protocol.receive_data(b"")
+    assert protocol.receive_again() is None

@@ -209,18 +209,19 @@ class LiveDecisions(Decisions):
         MAX_KEPT.
         """
         session._hooks.pause_clock(trio.current_time(), math.inf)
-        kept = 0
+        kept = bytearray()
         async with trio.open_nursery() as nursery:
             cancel_at_end(nursery, entry, session)
             with suppress(*BROKEN):
                 while data := await session.stream.receive_some():
-                    if kept <= MAX_KEPT:
-                        kept += len(data)
-                        session._protocol.receive_data(bytes(data))
+                    if len(kept) <= MAX_KEPT:
+                        kept += data
             nursery.cancel_scope.cancel()
         session._hooks.restart_clock()
-        if not entry.removed.is_set() or kept > MAX_KEPT:
+        if not entry.removed.is_set() or len(kept) > MAX_KEPT:
             await trio.aclose_forcefully(session.stream)
+        elif kept:
+            session._protocol.receive_data(bytes(kept))
 
     async def _data_of_lmtp(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         """Receive a message in LMTP, where a rule for one recipient refuses the message for this recipient only."""
