@@ -324,10 +324,12 @@ class SQLite(Store["SQLiteSpool"]):
 
     async def aclose(self) -> None:
         """Close the store. It is opened again when it is used again."""
-        if self._reader is not None:
-            await run_in_thread(self._close_reader, limiter=self._reading)
-        await self._in_index(self._index.close)
-        await super().aclose()
+        # No step can be interrupted once its thread has begun. A cancellation between two would leave connections open.
+        with trio.CancelScope(shield=True):
+            if self._reader is not None:
+                await run_in_thread(self._close_reader, limiter=self._reading)
+            await self._in_index(self._index.close)
+            await super().aclose()
 
     # --- reading and removing:
 

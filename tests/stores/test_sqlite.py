@@ -316,6 +316,16 @@ async def test_upgrade_that_fails_changes_nothing(store: SQLite) -> None:
     assert query(store.path, "SELECT type FROM sqlite_master WHERE name = 'messages'") == [("table",)]
 
 
+async def test_closing_in_a_cancelled_scope_closes_all_connections(tmp_path: Path) -> None:
+    store = SQLite(tmp_path / "mail.db")
+    await store.add(b"Subject: x\r\n\r\n", "a@b.test", ["c@d.test"])
+    assert len([each async for each in store.search("subject:x")]) == 1
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await store.aclose()
+    assert (store._db, store._reader, store._index._db) == (None, None, None)
+
+
 async def test_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sqlite_spool, "MAX_MESSAGE", 2_400_000)
     for size in (5 << 19, 5 << 20):  # the first one exceeds the limit in the commit, the other while it is received
