@@ -150,8 +150,9 @@ def wheel(session: nox.Session) -> None:
     the other Pythons.
     """
     session.install("build", *group("test"))
-    built = Path(session.create_tmp())
-    shutil.rmtree(built)
+    # Not session.create_tmp(): that sets TMPDIR, to a path that may be too long for the unix sockets of tests.
+    built = Path(session.virtualenv.location).resolve() / "built"
+    shutil.rmtree(built, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(built))
     (sdist,), (whl,) = built.glob("*.tar.gz"), built.glob("*.whl")
     session.install("--force-reinstall", str(whl))  # a reused environment has an older build of the same version

@@ -151,9 +151,9 @@ async def test_tls_and_several_ports(tmp_path: Path) -> None:
     assert stored() == [MESSAGE, MESSAGE]
 
 
-async def test_unix_socket(tmp_path: Path) -> None:
+async def test_unix_socket(short_path: Path) -> None:
     main = UNIX.run()["main"]
-    await send_to_program(lambda: main(str(tmp_path / "socket")), tmp_path / "socket", 0)
+    await send_to_program(lambda: main(str(short_path / "socket")), short_path / "socket", 0)
     assert stored() == [MESSAGE]
 
 

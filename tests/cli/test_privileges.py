@@ -138,12 +138,12 @@ class Manager:
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("abstract", [False, True])
-async def test_notifications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, abstract: bool) -> None:
+async def test_notifications(short_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, abstract: bool) -> None:
     """Ready, reloading and stopping; the watchdog is fed in between."""
-    address = f"@{tmp_path}/notify" if abstract else str(tmp_path / "notify")
+    address = f"@{short_path}/notify" if abstract else str(short_path / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
-    async with Manager(address) as manager, serving("--workers", str(workers), cwd=tmp_path) as program:
+    async with Manager(address) as manager, serving("--workers", str(workers), cwd=short_path) as program:
         await manager.wait_for("READY=1")
         assert set(manager.received) <= {"WATCHDOG=1"}
         for _ in range(3):

@@ -279,15 +279,15 @@ async def test_8bit_message_is_encoded_for_a_server_without_8bitmime(tmp_path: P
 
 
 @pytest.mark.slow
-async def test_unix_sockets_and_lmtp(tmp_path: Path, mail: Path) -> None:
+async def test_unix_sockets_and_lmtp(short_path: Path, mail: Path) -> None:
     server = Server(hooks := Recorder())
     sock = trio.socket.socket(trio.socket.AF_UNIX)
-    await sock.bind(str(tmp_path / "socket"))
+    await sock.bind(str(short_path / "socket"))
     sock.listen()
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
-        assert (await send("--server", "unix:socket", "mail.eml", cwd=tmp_path))[0] == 0
-        code, lines, err = await send("--server", "unix:socket", "--lmtp", "mail.eml", cwd=tmp_path)
+        assert (await send("--server", "unix:socket", "mail.eml", cwd=short_path))[0] == 0
+        code, lines, err = await send("--server", "unix:socket", "--lmtp", "mail.eml", cwd=short_path)
         await server.stop()
 
     assert hooks.messages == [MESSAGE]

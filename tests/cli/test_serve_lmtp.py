@@ -35,34 +35,34 @@ async def stop(program: Program) -> None:
     assert await program.wait() == 0
 
 
-async def test_lmtp_on_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "lmtp.sock"
-    async with running("-m", "smtp_trio", "serve", "--lmtp", "--accept", "example.org", cwd=tmp_path) as program:
+async def test_lmtp_on_a_unix_socket(short_path: Path) -> None:
+    path = short_path / "lmtp.sock"
+    async with running("-m", "smtp_trio", "serve", "--lmtp", "--accept", "example.org", cwd=short_path) as program:
         await program.out.wait_for("listening on unix:lmtp.sock\n")
         await program.out.wait_for("storing in")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert await deliver(path) == [YOU]
         await program.out.wait_for("proto=LMTP ")
         await stop(program)
-    assert len(list((tmp_path / "Maildir" / "new").iterdir())) == 1
+    assert len(list((short_path / "Maildir" / "new").iterdir())) == 1
     assert not path.exists()
 
 
 @pytest.mark.slow
-async def test_unix_socket_with_workers(tmp_path: Path) -> None:
+async def test_unix_socket_with_workers(short_path: Path) -> None:
     """It has the mode and the group of the options, and replaces what a server that was killed has left."""
-    path = tmp_path / "mail"
+    path = short_path / "mail"
     options = ["--unix", "mail", "--unix-mode", "660", "--lmtp", "--workers", "2"]
     options += ["--unix-group", "root"] if os.getuid() == 0 else []
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    async with running("-m", "smtp_trio", "serve", *options, cwd=tmp_path) as program:
+    async with running("-m", "smtp_trio", "serve", *options, cwd=short_path) as program:
         await program.out.wait_for("listening on unix:mail\n")
         await program.out.wait_for_count(2, r"worker \d: process \d+\n")
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         for _ in range(4):
             assert await deliver(path) == [YOU, "no@example.com"]
-        code, _, err = await run("-m", "smtp_trio", "serve", "--unix", "mail", cwd=tmp_path)
+        code, _, err = await run("-m", "smtp_trio", "serve", "--unix", "mail", cwd=short_path)
         assert code == 2
         assert "cannot listen on unix:mail: Address already in use: another program is listening there" in err
         await stop(program)
@@ -76,9 +76,9 @@ async def test_lmtp_on_tcp(tmp_path: Path) -> None:
         await stop(program)
 
 
-async def test_socket_of_another_server_is_not_removed(tmp_path: Path) -> None:
-    path = tmp_path / "mail"
-    async with running("-m", "smtp_trio", "serve", "--unix", "mail", cwd=tmp_path) as program:
+async def test_socket_of_another_server_is_not_removed(short_path: Path) -> None:
+    path = short_path / "mail"
+    async with running("-m", "smtp_trio", "serve", "--unix", "mail", cwd=short_path) as program:
         await program.out.wait_for("storing in")
         path.unlink()
         with socket.socket(socket.AF_UNIX) as other:

@@ -338,13 +338,13 @@ async def test_inherited_socket(tmp_path: Path, value: str, workers: str) -> Non
 
 
 @pytest.mark.slow
-async def test_inherited_unix_socket(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
+async def test_inherited_unix_socket(short_path: Path) -> None:
+    path = str(short_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
         fd = listener.fileno()
-        async with running("-m", "smtp_trio", "serve", "--fd", str(fd), cwd=tmp_path, fds=[fd]) as program:
+        async with running("-m", "smtp_trio", "serve", "--fd", str(fd), cwd=short_path, fds=[fd]) as program:
             await program.out.wait_for(f"listening on unix:{path}\n")
             async with await trio.open_unix_socket(path) as stream:
                 assert (await stream.receive_some()).startswith(b"220 ")

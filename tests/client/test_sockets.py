@@ -100,14 +100,14 @@ async def test_connection_refused() -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_missing_unix_socket(tmp_path: Path) -> None:
+async def test_missing_unix_socket(short_path: Path) -> None:
     with pytest.raises(ConnectionLostError, match="nothing"):
-        async with smtp_trio.connect(tmp_path / "nothing"):
+        async with smtp_trio.connect(short_path / "nothing"):
             raise AssertionError("unreachable")
 
 
-async def test_unix_socket(tmp_path: Path) -> None:
-    path, hooks = tmp_path / "smtp", RecordingHooks()
+async def test_unix_socket(short_path: Path) -> None:
+    path, hooks = short_path / "smtp", RecordingHooks()
     with trio.socket.socket(socket.AF_UNIX) as listener:
         await listener.bind(str(path))
         listener.listen()

@@ -95,9 +95,9 @@ async def test_failure_has_exit_code_1_and_shows_the_session(tmp_path: Path) -> 
 
 
 @pytest.mark.exhaustive
-async def test_lmtp_at_a_unix_socket(tmp_path: Path) -> None:
+async def test_lmtp_at_a_unix_socket(short_path: Path) -> None:
     """RFC 2033."""
-    async with running("-m", "smtp_trio", "serve", "--lmtp", cwd=tmp_path) as server:
+    async with running("-m", "smtp_trio", "serve", "--lmtp", cwd=short_path) as server:
         await server.out.wait_for(r"storing\b.*\n")
         options = (
             "--only",
@@ -111,7 +111,7 @@ async def test_lmtp_at_a_unix_socket(tmp_path: Path) -> None:
             "--format",
             "json",
         )
-        code, out, err = await run(*CONFORM, "--lmtp", "unix:lmtp.sock", *options, cwd=tmp_path)
+        code, out, err = await run(*CONFORM, "--lmtp", "unix:lmtp.sock", *options, cwd=short_path)
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert report["server"] == "unix:lmtp.sock"

@@ -660,8 +660,8 @@ async def test_what_is_offered_to_users_only(
     assert (result.outcome, result.reason) == (outcome, reason)
 
 
-async def test_socket_of_the_server(tmp_path: Path) -> None:
-    path = tmp_path / "lmtp"
+async def test_socket_of_the_server(short_path: Path) -> None:
+    path = short_path / "lmtp"
     server = Server(Mailboxes(), name=HOST, lmtp=True)
     cases = [case for case in server_cases() if case.group == "lmtp"]
     async with trio.open_nursery() as nursery:

@@ -144,9 +144,9 @@ async def test_refusal_with_implicit_tls_is_a_close() -> None:
         assert await trio.to_thread.run_sync(greeting, ("127.0.0.1", port)) == b""
 
 
-async def test_unix_socket_is_counted_if_configured(tmp_path: Path) -> None:
+async def test_unix_socket_is_counted_if_configured(short_path: Path) -> None:
     sock = trio.socket.socket(socket.AF_UNIX)
-    path = str(tmp_path / "smtp")
+    path = str(short_path / "smtp")
     await sock.bind(path)
     sock.listen()
     server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=1, count_local=True))

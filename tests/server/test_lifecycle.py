@@ -135,9 +135,9 @@ async def test_bind_error_is_not_in_a_group() -> None:
     assert events == []
 
 
-async def test_unix_sockets(tmp_path: Path) -> None:
+async def test_unix_sockets(short_path: Path) -> None:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    await sock.bind(str(tmp_path / "smtp"))
+    await sock.bind(str(short_path / "smtp"))
     sock.listen()
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, limits=Limits(per_peer=1))
@@ -145,7 +145,7 @@ async def test_unix_sockets(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
         for _ in range(2):
-            client = Client(await trio.open_unix_socket(tmp_path / "smtp"))
+            client = Client(await trio.open_unix_socket(short_path / "smtp"))
             clients.append(client)
             await client.hello()
             await client.deliver()

@@ -482,14 +482,14 @@ async def test_never_on_a_listener_on_port_25(monkeypatch: pytest.MonkeyPatch) -
     assert sock.fileno() == -1
 
 
-async def test_unix_socket_is_not_port_25(tmp_path: Any) -> None:
+async def test_unix_socket_is_not_port_25(short_path: Any) -> None:
     sock = trio.socket.socket(socket.AF_UNIX)
-    await sock.bind(str(tmp_path / "lmtp"))
+    await sock.bind(str(short_path / "lmtp"))
     sock.listen()
     server = Server(lmtp=True, name=NAME)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
-        client = Client(await trio.open_unix_socket(str(tmp_path / "lmtp")))
+        client = Client(await trio.open_unix_socket(str(short_path / "lmtp")))
         await client.expect(f"220 {NAME} LMTP")
         await client.quit()
         await client.stream.aclose()

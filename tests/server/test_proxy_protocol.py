@@ -242,10 +242,10 @@ async def _copy(source: trio.abc.ReceiveStream, target: trio.abc.SendStream) -> 
         await target.send_all(data)
 
 
-async def test_unix_socket(tmp_path: Any) -> None:
+async def test_unix_socket(short_path: Any) -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, proxy_from=["unix"])
-    path = str(tmp_path / "socket")
+    path = str(short_path / "socket")
     sock = trio.socket.socket(socket.AF_UNIX)
     await sock.bind(path)
     sock.listen()

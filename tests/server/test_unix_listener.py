@@ -18,23 +18,23 @@ from smtp_trio._server.unix_listener import _set_attributes, bind_unix
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
-async def test_mode_and_group(tmp_path: Path, mode: int) -> None:
+async def test_mode_and_group(short_path: Path, mode: int) -> None:
     before = os.umask(0o077)
     try:
-        listener = await open_unix_listener(tmp_path / "socket", mode=mode, gid=os.getegid())
+        listener = await open_unix_listener(short_path / "socket", mode=mode, gid=os.getegid())
     finally:
         os.umask(before)
     async with listener:
-        status = (tmp_path / "socket").stat()
+        status = (short_path / "socket").stat()
         assert stat.S_IMODE(status.st_mode) == mode
         assert status.st_gid == os.getegid()
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "hard link", "link to socket"])
 @pytest.mark.parametrize("gid", [None, os.getegid()], ids=["mode", "group"])
-def test_file_that_took_the_place_of_the_socket_is_not_changed(tmp_path: Path, kind: str, gid: int | None) -> None:
+def test_file_that_took_the_place_of_the_socket_is_not_changed(short_path: Path, kind: str, gid: int | None) -> None:
     """Another user who may write to the directory can do this after `bind`."""
-    path, victim = tmp_path / "socket", tmp_path / "victim"
+    path, victim = short_path / "socket", short_path / "victim"
     if kind in ("file", "link"):
         victim.touch(mode=0o600)
     else:
@@ -56,9 +56,9 @@ def test_file_that_took_the_place_of_the_socket_is_not_changed(tmp_path: Path, k
 
 @pytest.mark.parametrize("mode", [0o600, 0o660])
 def test_file_never_has_more_permissions_than_the_mode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
-    path = tmp_path / "socket"
+    path = short_path / "socket"
     monkeypatch.setattr("smtp_trio._server.unix_listener._set_attributes", lambda *_: None)
     before = os.umask(0)
     try:
@@ -68,30 +68,30 @@ def test_file_never_has_more_permissions_than_the_mode(
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_system_without_o_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_without_o_path(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "O_PATH")
-    bind_unix(str(tmp_path / "socket"), 0o666, os.getegid()).close()
-    assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o666
+    bind_unix(str(short_path / "socket"), 0o666, os.getegid()).close()
+    assert stat.S_IMODE((short_path / "socket").stat().st_mode) == 0o666
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
-def test_owner(tmp_path: Path) -> None:
-    bind_unix(str(tmp_path / "socket"), 0o600, 7, uid=8).close()
-    status = (tmp_path / "socket").stat()
+def test_owner(short_path: Path) -> None:
+    bind_unix(str(short_path / "socket"), 0o600, 7, uid=8).close()
+    status = (short_path / "socket").stat()
     assert (status.st_uid, status.st_gid) == (8, 7)
-    bind_unix(str(tmp_path / "socket"), 0o600).close()  # replaced later by root, whose file it is then
-    assert (tmp_path / "socket").stat().st_uid == 0
+    bind_unix(str(short_path / "socket"), 0o600).close()  # replaced later by root, whose file it is then
+    assert (short_path / "socket").stat().st_uid == 0
 
 
-async def test_owner_only_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_owner_only_by_default(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative path is one in the working directory."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(short_path)
     async with await open_unix_listener("socket"):
-        assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
+        assert stat.S_IMODE((short_path / "socket").stat().st_mode) == 0o600
 
 
-async def test_socket_of_a_server_that_has_ended_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
+async def test_socket_of_a_server_that_has_ended_is_replaced(short_path: Path) -> None:
+    path = short_path / "socket"
     for _ in range(2):
         server = Server(name=NAME)
         async with trio.open_nursery() as nursery:
@@ -105,9 +105,9 @@ async def test_socket_of_a_server_that_has_ended_is_replaced(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("backlog", [None, 0])
-async def test_live_socket_is_not_taken_over(tmp_path: Path, backlog: int | None) -> None:
+async def test_live_socket_is_not_taken_over(short_path: Path, backlog: int | None) -> None:
     """Also not if its queue is full, so that a connection would have to wait."""
-    path = tmp_path / "socket"
+    path = short_path / "socket"
     async with await open_unix_listener(path, backlog=backlog):
         with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
             for each in (first, second):
@@ -124,15 +124,15 @@ async def test_live_socket_is_not_taken_over(tmp_path: Path, backlog: int | None
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link", "datagram"])
-async def test_other_file_is_kept(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "socket"
+async def test_other_file_is_kept(short_path: Path, kind: str) -> None:
+    path = short_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
         if kind == "file":
             path.touch()
         elif kind == "directory":
             path.mkdir()
         elif kind == "link":
-            path.symlink_to(tmp_path / "other")
+            path.symlink_to(short_path / "other")
         else:
             datagram.bind(str(path))
         reason = "Protocol wrong type for socket" if kind == "datagram" else "There is a file that is not a socket"
@@ -141,19 +141,19 @@ async def test_other_file_is_kept(tmp_path: Path, kind: str) -> None:
         assert path.lstat()
 
 
-async def test_errors_leave_nothing(tmp_path: Path) -> None:
+async def test_errors_leave_nothing(short_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        await open_unix_listener(tmp_path / "missing" / "socket")
+        await open_unix_listener(short_path / "missing" / "socket")
     with pytest.raises(OSError, match="path too long"):
-        await open_unix_listener(tmp_path / ("x" * 200))
+        await open_unix_listener(short_path / ("x" * 200))
     with pytest.raises((OSError, OverflowError)):
-        await open_unix_listener(tmp_path / "socket", gid=2**40)
-    assert os.listdir(tmp_path) == []
+        await open_unix_listener(short_path / "socket", gid=2**40)
+    assert os.listdir(short_path) == []
 
 
-def test_one_of_several_servers_wins(tmp_path: Path) -> None:
+def test_one_of_several_servers_wins(short_path: Path) -> None:
     """All find the socket of a server that has ended, at the same time."""
-    path = str(tmp_path / "socket")
+    path = str(short_path / "socket")
     bind_unix(path, 0o600).close()
     barrier = threading.Barrier(8)
     won: list[socket.socket] = []
@@ -172,7 +172,7 @@ def test_one_of_several_servers_wins(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert lost == [errno.EADDRINUSE] * 7
-    assert os.listdir(tmp_path) == ["socket"]
+    assert os.listdir(short_path) == ["socket"]
     [sock] = won
     with sock, socket.socket(socket.AF_UNIX) as client:
         client.connect(path)

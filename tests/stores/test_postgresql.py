@@ -135,9 +135,9 @@ def test_invalid_urls_are_errors_without_the_password(url: str, error: str) -> N
     assert caught.value.__cause__ is None
 
 
-async def test_unreachable_server_is_an_error_when_the_store_is_opened(tmp_path: Any) -> None:
+async def test_unreachable_server_is_an_error_when_the_store_is_opened(short_path: Any) -> None:
     with pytest.raises(StoreError, match="No such file") as caught:
-        await PostgreSQL(f"postgresql://me:secret@/mail?host={tmp_path}").open()
+        await PostgreSQL(f"postgresql://me:secret@/mail?host={short_path}").open()
     assert "secret" not in repr(caught.value) + repr(caught.value.__cause__)
 
 
