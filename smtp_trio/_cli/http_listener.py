@@ -16,7 +16,7 @@ from .._server.listeners import format_address, open_listeners
 from ..credentials import UsersFile
 from .http_options import TOKEN_VARIABLE
 from .new_server import read_users
-from .options import UsageError, describe_listen_error, read_password
+from .options import UsageError, describe_listen_error, missing_package, read_password
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -103,9 +103,7 @@ def prepare_http(options: argparse.Namespace) -> HttpListener | None:
         from ..web._security import Access, check_names
         from ..web._templates import environment
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--http needs the extra web, and {error.name} is missing: python -m pip install 'smtp-trio[web]'"
-        ) from None
+        raise missing_package("smtp-trio inbox" if options.inbox else "--http", str(error.name), "web") from None
     environment()  # before --user, which may not be able to read the files of Python
     token, source = options.http_token, "--http-token"
     if options.http_token_file is not None:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from ..stores import Memory
 from .fault_options import add_fault_options
 from .http_options import add_http_options
-from .options import LOOPBACK, Parser, UsageError, number_between
+from .options import LOOPBACK, Parser, UsageError, missing_package, number_between
 from .serve import add_serve, run_serve
 from .serve_options import ALL_DOMAINS, is_loopback
 from .store_option import store_option
@@ -95,9 +95,7 @@ def certificate() -> Iterator[str]:
     try:
         import trustme
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--starttls needs {error.name}, which is missing: python -m pip install 'smtp-trio[web]'"
-        ) from None
+        raise missing_package("--starttls", str(error.name), "web") from None
     issued = trustme.CA().issue_cert("localhost", LOOPBACK, "::1")
     with TemporaryDirectory(prefix="smtp-trio-") as directory:
         path = Path(directory) / "inbox.pem"

@@ -21,7 +21,7 @@ def add_mx(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add("--mx", action="store_true",
         help="instead of --server, send to the exchangers of each recipient's domain, as their MX records name them, at the "
-             "same time. Needs the extra dns: pip install smtp-trio[dns]")
+             "same time. Needs the extra dns: pip install 'smtp-trio[dns]'")
     add("--resolver", metavar="ADDRESS[:PORT]", dest="resolvers", type=resolver_option, action="append", default=[],
         help="name server to ask, with an IPv6 address in brackets if there is a port. Repeatable, in the order in which they "
              "are asked (default: those of the system)")

@@ -23,6 +23,11 @@ class UsageError(Exception):
     """
 
 
+def missing_package(user: str, package: str, extra: str) -> UsageError:
+    """Return the error for an option or a command, ``user``, that needs a package of an extra which is not installed."""
+    return UsageError(f"{user} needs {package}, which is not installed: python -m pip install 'smtp-trio[{extra}]'")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises `UsageError` instead of printing the usage and exiting.
 

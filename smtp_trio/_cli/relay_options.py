@@ -41,7 +41,7 @@ def add_relay_options(add: Callable[..., Any], prefix: str = "") -> None:
     # fmt: off
     option("direct", action="store_true",
         help="instead of to one server, send to the exchangers of the recipients' domains, as their MX records name them. Needs "
-             "the extra dns: pip install smtp-trio[dns]")
+             "the extra dns: pip install 'smtp-trio[dns]'")
     option("tls", choices=("opportunistic", "required", "implicit", "never"),
         help="opportunistic: use STARTTLS if the server offers it, with any certificate; required: always, with a verified "
              "certificate; implicit: start TLS on connect, with a verified certificate; never: no TLS (default: opportunistic, "

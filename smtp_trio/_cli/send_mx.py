@@ -33,7 +33,7 @@ from ..routing._order import OwnHost
 from ..routing._send import group_by_domain
 from .dialogue_printer import DialoguePrinter
 from .message_files import MessageFile
-from .options import UsageError, describe_error, strip_openssl_details
+from .options import UsageError, describe_error, missing_package, strip_openssl_details
 from .send_report import SendReport
 from .tls_files import client_context
 
@@ -66,7 +66,7 @@ def mx_settings(options: argparse.Namespace, option: str) -> tuple[int, DomainSe
         check_installed(packages)
     except ModuleNotFoundError as error:
         needed = next(package for package in packages.values() if package in str(error))
-        raise UsageError(f"{option} needs {needed}: pip install smtp-trio[dns]") from None
+        raise missing_package(option, needed, "dns") from None
     # Name servers on loopback addresses are trusted in any case.
     trusted = [address for address, _ in options.resolvers] if options.trust_resolver else []
     resolver = DnsResolver(options.resolvers or None, trusted=trusted)

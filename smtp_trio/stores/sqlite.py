@@ -29,9 +29,11 @@ from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_d
 from ._errors import MessageNotFoundError, StoreError, UnusableStoreError, primary_code
 from ._query import Query, as_query
 from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
-from ._sqlite_index import COMPARED, Index, Plan
+from ._sqlite_index import Index
+from ._sqlite_plan import Plan
 from ._sqlite_queue import claim, is_due, requeue, settle
 from ._sqlite_reading import (
+    COMPARISONS,
     PAGE,
     add_headers,
     condition_of,
@@ -344,7 +346,7 @@ class SQLite(Store["SQLiteSpool"]):
             above = f"{where[0]} AND id > ?", (*where[1], high)
             parts = [
                 self._scan(above, last, reverse=reverse),
-                self._look_up(plan, where, high, last, reverse=reverse),
+                self._look_up(plan, high, last, reverse=reverse),
             ]
         for part in parts if reverse else reversed(parts):
             async with aclosing(part):
@@ -366,19 +368,17 @@ class SQLite(Store["SQLiteSpool"]):
                 yield entry, False
             offset, size = 0, PAGE
 
-    async def _look_up(
-        self, plan: Plan, where: Condition, high: int, last: int | None, *, reverse: bool
-    ) -> AsyncGenerator[Selected]:
+    async def _look_up(self, plan: Plan, high: int, last: int | None, *, reverse: bool) -> AsyncGenerator[Selected]:
         """Iterate over the messages up to ``high`` that the index finds."""
         low, above = 0, high + 1
         size = FIRST_PAGE
         while True:
             if last is not None:
                 low, above = (low, min(above, last)) if reverse else (last, above)
-            find = partial(self._index.find, plan, where, low, above, reverse=reverse, most=size)
+            find = partial(self._index.find, plan, low, above, reverse=reverse, most=size)
             found = await self._in_index(find)
             if found is None:  # the index cannot be read any more
-                left = f"{where[0]} AND id > ? AND id < ?", (*where[1], low, above)
+                left = f"{plan.where[0]} AND id > ? AND id < ?", (*plan.where[1], low, above)
                 async with aclosing(self._scan(left, None, reverse=reverse)) as rest:
                     async for each in rest:
                         yield each
@@ -429,14 +429,16 @@ class SQLite(Store["SQLiteSpool"]):
     async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
         """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
         query = as_query(query)
+        if limit is None and not query.terms:
+            return await self._read(count_messages)
         where, plan = condition_of(query), Plan.of(query)
-        if limit is None and all(term.name in COMPARED for term in query.terms):
-            return await self._read(partial(count_messages, where=where))
         if limit is None and plan is not None and (high := await self._prepare_index()) is not None:
-            count = await self._in_index(partial(self._index.count, plan, where, high))
+            count = await self._in_index(partial(self._index.count, plan, high))
             if count is not None:
                 rest = self._scan((f"{where[0]} AND id > ?", (*where[1], high)), None, reverse=True)
                 return count + sum([1 async for _ in self._found(query, rest, 0, None)])
+        if limit is None and all(term.name in COMPARISONS for term in query.terms):
+            return await self._read(partial(count_messages, where=where))
         return await super().count(query, limit=limit)
 
     async def present(self, ids: Iterable[str]) -> set[str]:

@@ -158,7 +158,8 @@ async def test_missing_extra(tmp_path: Path, missing: str) -> None:
     )
     code, out, err = await run("-c", program, cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert re.search(rf"{missing}\S* is missing: python -m pip install 'smtp-trio\[web\]'", err)
+    assert re.match(rf"smtp-trio: error: smtp-trio inbox needs {missing}\S*, which is not installed: ", err)
+    assert err.endswith("python -m pip install 'smtp-trio[web]'\n")
 
 
 async def test_certificate_without_its_library(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ async def test_certificate_without_its_library(tmp_path: Path) -> None:
     )
     code, out, err = await run("-c", program, cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert "--starttls needs trustme, which is missing: python -m pip install 'smtp-trio[web]'" in err
+    assert "--starttls needs trustme, which is not installed: python -m pip install 'smtp-trio[web]'" in err
 
 
 async def test_starttls_is_not_offered_by_default(tmp_path: Path) -> None:

@@ -309,9 +309,24 @@ def test_invalid_options(
 @pytest.mark.parametrize(
     ("missing", "options", "code", "error"),
     [
-        ("dns", "", 2, "smtp-trio: error: --mx needs dnspython: pip install smtp-trio[dns]\n"),
-        ("cryptography", "", 2, "smtp-trio: error: --mx needs cryptography: pip install smtp-trio[dns]\n"),
-        ("httpx2", "", 2, "smtp-trio: error: --mx needs httpx2: pip install smtp-trio[dns]\n"),
+        (
+            "dns",
+            "",
+            2,
+            "smtp-trio: error: --mx needs dnspython, which is not installed: python -m pip install 'smtp-trio[dns]'\n",
+        ),
+        (
+            "cryptography",
+            "",
+            2,
+            "smtp-trio: error: --mx needs cryptography, which is not installed: python -m pip install 'smtp-trio[dns]'\n",
+        ),
+        (
+            "httpx2",
+            "",
+            2,
+            "smtp-trio: error: --mx needs httpx2, which is not installed: python -m pip install 'smtp-trio[dns]'\n",
+        ),
         ("httpx2", "--no-mta-sts", 0, ""),
         ("cryptography", "--dane never", 0, ""),
     ],

@@ -106,7 +106,11 @@ def test_error_says_what_to_install(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
-        (["send", "--mx", "mail.eml"], 2, "smtp-trio: error: --mx needs dnspython: pip install smtp-trio[dns]\n"),
+        (
+            ["send", "--mx", "mail.eml"],
+            2,
+            "smtp-trio: error: --mx needs dnspython, which is not installed: python -m pip install 'smtp-trio[dns]'\n",
+        ),
         (["send", "--help"], 0, ""),
         (["--help"], 0, ""),
     ],

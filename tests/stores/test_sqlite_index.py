@@ -13,8 +13,9 @@ import pytest
 import trio
 
 from smtp_trio import stores
-from smtp_trio.stores import Query, SQLite, Stored, _sqlite_index, sqlite
-from smtp_trio.stores._sqlite_index import SUFFIX, Plan
+from smtp_trio.stores import Query, SQLite, Stored, _sqlite_index, _sqlite_texts, sqlite
+from smtp_trio.stores._sqlite_index import SUFFIX
+from smtp_trio.stores._sqlite_plan import Plan
 
 WORDS = (
     *(
@@ -125,7 +126,7 @@ async def search(store: SQLite, query: Query | str) -> list[str]:
 async def test_search_finds_what_query_finds(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any time: while the index is behind, after messages were removed, and when their ids were used again."""
     monkeypatch.setattr(_sqlite_index, "ADDED", 7)
-    monkeypatch.setattr(_sqlite_index, "MAX_TEXT", 400 if seed % 2 else 1 << 20)
+    monkeypatch.setattr(_sqlite_texts, "MAX_TEXT", 400 if seed % 2 else 1 << 20)
     rng = random.Random(seed)
     async with SQLite(tmp_path / "mail.db") as store:
         useful = 0
@@ -151,6 +152,122 @@ async def test_search_finds_what_query_finds(tmp_path: Path, seed: int, monkeypa
                 rest = [entry.id async for entry in store.search(query, after=matching[half])]
                 assert rest == matching[half + 1 :]
         assert useful > 20
+
+
+#: Characters that tables of texts may treat in a special way: letters, digits, operators, controls, and those of several scripts.
+CHARACTERS = (
+    "a",
+    "b",
+    "z",
+    "Q",
+    "7",
+    "0",
+    *"*?[]'\"\\^%_-+:(){}.",
+    "\x01",
+    "\x1b",
+    "\x7f",
+    "ß",
+    "é",
+    "И",
+    "付",
+    "款",
+    "👩",
+    "\ue000",
+)
+FORMS = (
+    "{}",
+    "{}",
+    "subject:{}",
+    "from:{}",
+    "to:{}",
+    "cc:{}",
+    "addressed:{}",
+    "message-id:{}",
+    "-{}",
+    "-subject:{}",
+    "-to:{}",
+)
+
+
+def short_text(rng: random.Random, least: int, most: int) -> str:
+    return "".join(rng.choices(CHARACTERS, k=rng.randint(least, most)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_short_texts_are_found_without_reading_messages(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that no message has, with other parts, and with ``-``."""
+    monkeypatch.setattr(_sqlite_texts, "CHUNK", 5)
+    rng = random.Random(seed)
+    async with SQLite(tmp_path / "mail.db") as store:
+        for _ in range(60):
+            lines = [
+                f"{name}: {short_text(rng, 0, 2)} {short_text(rng, 0, 4)}" for name in ("Subject", "From", "To", "Cc")
+            ]
+            text = " ".join(short_text(rng, 1, 6) for _ in range(rng.randint(0, 4)))
+            await add(store, "\r\n".join((*lines, "", text)).encode(), rng)
+        await index_all(store)
+        every = [await store.get(entry.id) async for entry in store.entries(reverse=True)]
+        read = []
+        get = store.get
+
+        async def note(id: str) -> Stored:
+            read.append(id)
+            return await get(id)
+
+        monkeypatch.setattr(store, "get", note)
+        sure = results = 0
+        for _ in range(150):
+            parts = []
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                value = short_text(rng, 1, rng.choice((1, 2, 2, 4)))
+                escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+                parts.append(rng.choice(FORMS).format(f'"{escaped}"'))
+            query = Query.parse(" ".join(parts))
+            plan = Plan.of(query)
+            read.clear()
+            matching = [stored.id for stored in every if query.matches(stored)]
+            assert await search(store, query) == matching, query
+            assert await store.count(query) == len(matching), query
+            if plan is not None and plan.exact:
+                assert read == [], query
+                sure += 1
+                results += len(matching)
+            else:
+                assert set("".join(parts)) & {"\x01", "\x1b", "\x7f"}, query
+        assert sure > 80
+        assert results > 500
+
+
+async def test_index_of_an_earlier_version_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    async with SQLite(path) as store:
+        uid = await add(store, b"Subject: invoice\r\n\r\n")
+        await index_all(store)
+    with closing(sqlite3.connect(f"{path}{SUFFIX}", isolation_level=None)) as db:
+        db.execute("DROP TABLE grams")
+        db.execute("UPDATE words SET subject = 'old'")
+        db.execute("PRAGMA user_version = 1")
+    async with SQLite(path) as store:
+        await index_all(store)
+        for query in ("in", "invoice", "-old", "-zq"):
+            assert await search(store, query) == [uid]
+        assert await search(store, "old") == []
+
+
+async def test_index_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    async with SQLite(path) as store:
+        uid = await add(store, b"Subject: invoice\r\n\r\n")
+        await index_all(store)
+    with closing(sqlite3.connect(f"{path}{SUFFIX}", isolation_level=None)) as db:
+        db.execute("PRAGMA user_version = 99")
+    async with SQLite(path) as store:
+        assert await search(store, "in") == [uid]
+    with closing(sqlite3.connect(f"{path}{SUFFIX}")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+        assert db.execute("SELECT count(*) FROM texts").fetchone() == (1,)
 
 
 def exists(path: str | Path) -> bool:
@@ -229,8 +346,8 @@ async def test_message_that_cannot_be_parsed(tmp_path: Path, monkeypatch: pytest
             raise LookupError
         return original(stored)
 
-    original = _sqlite_index.columns_of
-    monkeypatch.setattr(_sqlite_index, "columns_of", columns_of)
+    original = _sqlite_texts.columns_of
+    monkeypatch.setattr(_sqlite_texts, "columns_of", columns_of)
     async with SQLite(tmp_path / "mail.db") as store:
         ids = [await add(store, b"Subject: invoice %d\r\n\r\n" % n) for n in range(3)]
         await index_all(store)
@@ -251,6 +368,7 @@ async def test_all_messages_are_removed(tmp_path: Path) -> None:
             await index_all(store)
         assert store._index._db is not None
         assert store._index._db.execute("SELECT count(*) FROM found.words").fetchone() == (0,)
+        assert store._index._db.execute("SELECT count(*) FROM found.grams WHERE grams MATCH 'all'").fetchone() == (0,)
 
 
 async def test_index_that_cannot_be_created(tmp_path: Path) -> None:
@@ -297,6 +415,7 @@ async def test_texts_of_removed_messages_are_removed(tmp_path: Path) -> None:
         await index_all(store)
     with closing(sqlite3.connect(f"{path}{SUFFIX}")) as db:
         assert db.execute("SELECT subject FROM words").fetchall() == [("secret99",)]
+        assert db.execute("SELECT rowid FROM grams WHERE grams MATCH 's'").fetchall() == [(100,)]
         assert db.execute("SELECT count(*) FROM texts").fetchone() == (1,)
 
 
