@@ -133,6 +133,23 @@ class Engine:
             replies = await self._send(connection, commands, longer)
         return replies
 
+    async def run_together(self, commands: Sequence[Command], then: Sequence[Command], *, longer: float) -> list[Any]:
+        """Run commands as one transaction, and others after it, as `run` does. Return the replies of all of them.
+
+        A command that fails while the transaction is executed does not affect the others. If the server refuses to execute
+        it, or does not allow transactions, they are run one by one.
+        """
+        if len(commands) == 1:  # it is flushed at once in any case
+            return await self.run(*commands, *then, longer=longer)
+        began, *replies = await self.run((b"MULTI",), *commands, (b"EXEC",), *then, longer=longer)
+        count = len(commands)
+        if isinstance(began, Exception):  # they were executed, and not queued
+            return replies[:count] + replies[count + 1 :]
+        executed = replies[count]
+        if isinstance(executed, Exception):  # none of them was
+            return await self.run(*commands, *then, longer=longer)
+        return executed + replies[count + 1 :]
+
     async def _send(self, connection: BaseConnection, commands: Sequence[Command], longer: float) -> list[Any]:
         requests = cast("list[CommandRequest[Any]]", [Request(name, arguments) for name, *arguments in commands])
         results: list[Any] = await connection.create_request_batch(requests, timeout=self._timeout + longer)

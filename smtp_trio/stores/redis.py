@@ -56,10 +56,12 @@ if TYPE_CHECKING:
 # ----------------------------------
 #
 # With ``appendonly yes`` and ``appendfsync always`` Redis flushes its append-only file before it sends the reply to a
-# command, once for all commands that it has read at a time. So a group of messages is sent as one pipeline. It is not a
-# transaction: each message has a reply of its own, and one that is refused does not affect the others.
+# command, once for all commands that it has executed since it last looked for input. It reads a few ten KiB at a time, which
+# are less than ten messages. So a group of messages is a transaction, which is executed, written and flushed as one, however
+# many reads it takes (`Engine.run_together`). That is not for its atomicity: when the server refuses a command of it, and
+# thereby all, the commands are sent again without a transaction, and each message has a reply of its own.
 #
-# WAIT at the end of the pipeline returns how many replicas have acknowledged all that this server has written before. A
+# WAIT after the transaction returns how many replicas have acknowledged all that this server has written before. A
 # replica with the same two settings acknowledges what it has flushed. (WAITAOF needs Redis 7.2, and waits for a report that
 # a replica sends once a second.) If they are fewer than ``replicas``, the messages are refused, and removed again. That can
 # fail, so a client that sends such a message again can produce a second copy; so does a connection that is lost before the
@@ -265,11 +267,11 @@ class Redis(Store["RedisSpool"]):
     async def _commit_group(self, messages: Sequence[RedisSpool]) -> dict[RedisSpool, Exception]:
         writer, _ = self._engines()
         replicas, longest = self.settings.replicas, self.settings.wait_timeout
-        commands = [message.command() for message in messages]
-        if replicas:
-            commands.append((b"WAIT", replicas, round(longest * 1000)))
+        wait = [(b"WAIT", replicas, round(longest * 1000))] if replicas else []
         try:
-            results = await writer.run(*commands, longer=longest if replicas else 0)
+            results = await writer.run_together(
+                [message.command() for message in messages], wait, longer=longest if replicas else 0
+            )
         except (*ENGINE_ERRORS, StoreError) as error:
             return dict.fromkeys(messages, self._outage.error(error))
         acknowledged = results.pop() if replicas else 0

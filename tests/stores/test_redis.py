@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from contextlib import aclosing
 from pathlib import Path
@@ -267,6 +268,90 @@ async def test_too_few_replicas(server: RedisServer, replica: RedisServer, caplo
             await store.put(transaction(), body(*large()))
         assert events(caplog) == ["store_setting", "store_interrupted"]
         assert await messages(store) == []
+
+
+# --- groups
+
+
+async def put_together(store: Store[Any], count: int = 20) -> list[str]:
+    """Store messages of which all but the first are one group; return the errors of those that were refused."""
+    errors: list[str] = []
+
+    async def one() -> None:
+        try:
+            await put(store)
+        except StoreError as error:
+            errors.append(f"{type(error).__name__} {error}")
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(one)
+    return errors
+
+
+def calls(server: RedisServer, command: str) -> int:
+    """Return how often a command was executed, without those that were refused."""
+    found = [
+        each for each in server.ask_text("INFO", "commandstats").splitlines() if each.startswith(f"cmdstat_{command}:")
+    ]
+    return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0
+
+
+@pytest.mark.interop
+async def test_group_is_one_transaction(server: RedisServer) -> None:
+    """The server flushes it once, and not once for each part that it reads."""
+    async with stores.open(server.url) as store:
+        before = calls(server, "exec")
+        assert await put_together(store) == []
+        assert calls(server, "exec") == before + 1
+        assert len(await messages(store)) == 20
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    ("setting", "value", "error"),
+    [("maxmemory", 1, "StoreFullError .*OOM"), ("min-replicas-to-write", 2, "StoreUnavailableError .*NOREPLICAS")],
+)
+async def test_group_that_is_refused(server: RedisServer, setting: str, value: int, error: str) -> None:
+    async with stores.open(server.url) as store:
+        server.ask("CONFIG", "SET", setting, value)
+        errors = await put_together(store)
+        assert len(errors) == 20
+        assert all(re.match(error, each) for each in errors), errors
+        server.ask("CONFIG", "SET", setting, 0)
+        assert await messages(store) == []
+        assert await put_together(store) == []
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("refused", ["-multi", "-exec", "-@transaction"])
+async def test_user_who_may_not_use_transactions(server: RedisServer, refused: str) -> None:
+    server.ask("ACL", "SETUSER", "mail", "on", ">secret", "~*", "+@all", refused)
+    try:
+        async with stores.open(server.url.replace("//", "//mail:secret@")) as store:
+            assert await put_together(store) == []
+            assert len(await messages(store)) == 20
+    finally:
+        server.ask("ACL", "DELUSER", "mail")
+
+
+@pytest.mark.interop
+async def test_command_that_fails_in_a_group(server: RedisServer) -> None:
+    """A message whose chunks are lost is refused, and the others of its group are stored."""
+    async with stores.open(f"{server.url}?chunk={CHUNK}") as store, trio.open_nursery() as nursery:
+
+        async def chunks() -> Any:
+            yield MESSAGE + b"x\r\n" * CHUNK
+            [key] = [each for each in keys(server) if "chunks" in each]
+            server.ask("DEL", key)
+            for _ in range(9):  # the first is committed alone, and this one with the others
+                nursery.start_soon(put, store)
+            await wait_all_tasks_blocked()
+
+        with pytest.raises(StoreError, match="not complete any more"):
+            await store.put(transaction(), chunks())
+    async with stores.open(server.url) as store:
+        assert len(await messages(store)) == 9
 
 
 # --- failures of the server
