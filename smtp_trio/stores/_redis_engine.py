@@ -148,7 +148,7 @@ class Engine:
         executed = replies[count]
         if isinstance(executed, Exception):  # none of them was
             return await self.run(*commands, *then, longer=longer)
-        return executed + replies[count + 1 :]
+        return [*executed, *replies[count + 1 :]]
 
     async def _send(self, connection: BaseConnection, commands: Sequence[Command], longer: float) -> list[Any]:
         requests = cast("list[CommandRequest[Any]]", [Request(name, arguments) for name, *arguments in commands])
