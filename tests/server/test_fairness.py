@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import trio
 from helpers import NAME, START, RecordingHooks, connected
+from trio.testing import MockClock
 
 from smtp_trio import Limits, Server, Session, open_listeners
 from smtp_trio._server import listeners
@@ -204,6 +205,29 @@ async def test_refused_connections_that_wait_are_bounded(monkeypatch: pytest.Mon
             nursery.cancel_scope.cancel()
 
 
+async def test_event_loop_waits_between_refused_connections(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Threads that commit messages run while it waits. Before that, all connections in the queue are accepted."""
+    monkeypatch.setattr(listeners, "BURST", 4)
+    monkeypatch.setattr(listeners, "CLOSED", 1)
+    monkeypatch.setattr(listeners, "PAUSE", 10)
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=1, count_local=True))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(10)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_listeners, [listener])
+            await trio.sleep(5)
+            assert server.statistics().connections_refused == 9
+            open_then = sum(map(is_open, clients))
+            await trio.sleep(10)
+            assert sum(map(is_open, clients)) == open_then - 1
+            nursery.cancel_scope.cancel()
+    assert open_then > 2
+
+
 async def test_refused_connections_are_closed_when_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "CLOSED", 0)
     refused = listeners.Refused()
@@ -212,5 +236,5 @@ async def test_refused_connections_are_closed_when_no_descriptor_is_left(monkeyp
         refused.add(ends[0].detach())
         with socket.socket() as not_listening:
             arrivals = listeners.Arrivals(lambda stream, peer: None)
-            assert not listeners._accept_burst(arrivals, refused, lambda descriptor, address: None, not_listening)
+            assert listeners._accept_burst(arrivals, refused, lambda descriptor, address: None, not_listening) < 0
         assert not is_open(ends[1])
