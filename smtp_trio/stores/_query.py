@@ -6,11 +6,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
-from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
 from attrs import field, frozen
 
+from ..protocol.amounts import OCTETS, parse_amount
 from ..protocol.arguments import check_type
 from ._content import CHUNK, Part, field_values, parts_of
 
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
 
 #: A part that begins with one of these and a colon, outside of quotes, is not text.
 NAME = re.compile(r"([A-Za-z-]+):")
-SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(|[kmg])(?:b|ib)?", re.IGNORECASE)
 #: Characters that are normalized at a time, split at white space if possible. The time that it takes to sort combining characters
 #: grows with the square of their number, and a message can consist of them.
 SLICE = re.compile(r"(?s).{1,1000}(?!\S)|.{1,1000}")
 #: The name of a field (RFC 5322 2.2), and what ends it in a query. Such a name does not contain "=".
 FIELD_NAME = re.compile(r"[!-9;<>-~]+(=|\Z)")
-FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 DATE = re.compile(r"(\d{4})(?:[-/](\d\d?)(?:[-/](\d\d?)(?:[T ](.+))?)?)?", re.ASCII | re.IGNORECASE)
 
 
@@ -364,10 +362,10 @@ def parse_time(value: str, tz: tzinfo | None) -> str:
 
 def parse_size(value: str, _: tzinfo | None) -> str:
     """Return a number of octets. As in Mailpit and in the options of the command line, a kilobyte has 1,024."""
-    found = SIZE.fullmatch(value.strip())
-    if found is None:
+    size = parse_amount(value, OCTETS, 10**18)
+    if size is None:
         raise ValueError("must be a number of octets, or a size such as 500k or 10M")
-    return str(int(Decimal(found[1]) * FACTORS[found[2].lower()]))
+    return str(int(size))
 
 
 def parse_header(value: str, _: tzinfo | None) -> str:
