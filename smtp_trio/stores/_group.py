@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
-from attrs import Factory, define
+from attrs import define
 
 from .._server.measurements import Histogram
 from .._server.threads import run_in_thread
@@ -54,6 +54,10 @@ T = TypeVar("T")
 # that only the result of the commit decides, and the session waits for it without a limit: a 451 for a message that is
 # stored later would make the client send it again, and a 250 for one that is not would lose it.
 #
+# A cancel scope costs more than everything else that a session does here. So only the session whose message has waited
+# longest has one with its deadline: the deadlines of the others are later. When its message is taken or refused, the next
+# one is woken and enters a scope. The others wait in a way that cannot be cancelled.
+#
 # A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
 # does not depend on the other messages of the group; a store commits those that it can and returns the errors of the
 # rest.
@@ -72,12 +76,43 @@ class _Pending(Generic[SpoolT]):
     """A message that was submitted and has no result yet."""
 
     message: SpoolT
-    scope: trio.CancelScope
-    """The scope of the wait. Its deadline is removed when a commit takes the message."""
+    deadline: float
+    """The time at which the wait for a commit ends; `math.inf` when one has taken the message."""
     done: bool = False
     error: Exception | None = None
-    wakeup: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
-    """The lot in which its session waits for the result, or to commit next."""
+    task: trio.lowlevel.Task | None = None
+    """The task of its session while that waits for the result, for its turn to commit, or for its deadline."""
+    scope: trio.CancelScope | None = None
+    """The scope with the deadline, for the message that has waited longest."""
+
+    async def wait(self, result: trio.lowlevel.Abort = trio.lowlevel.Abort.FAILED) -> None:
+        """Wait until `wake` is called. It can be cancelled with the result ``Abort.SUCCEEDED`` only."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            if result is trio.lowlevel.Abort.SUCCEEDED:
+                self.task = None
+            return result
+
+        self.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self) -> None:
+        """Let the session run, if it waits."""
+        task, self.task = self.task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    async def wait_until_deadline(self) -> None:
+        """Wait until `wake` is called, or until the deadline has passed, which can be changed meanwhile."""
+        with trio.CancelScope(deadline=self.deadline, shield=True) as self.scope:
+            await self.wait(trio.lowlevel.Abort.SUCCEEDED)
+        self.scope = None
+
+    def take(self) -> None:
+        """Note that a commit has taken the message."""
+        self.deadline = math.inf
+        if self.scope is not None:
+            self.scope.deadline = math.inf
 
 
 @final
@@ -128,20 +163,22 @@ class GroupCommit(Generic[SpoolT]):
         This cannot be cancelled. When the message has waited for the disk too long, and its commit has not begun, the
         reason is `trio.TooSlowError`.
         """
-        with trio.move_on_after(self._timeout, shield=True) as scope:
-            pending = _Pending(message, scope)
-            self._waiting.append(pending)
-            while not pending.done:
-                if self._committing:
-                    await pending.wakeup.park()
-                else:
-                    await self._commit_waiting()
-        if not pending.done:
-            self._waiting.remove(pending)
-            if not self._committing:
-                # The last commit may have woken this session, at the moment its deadline expired, to commit next.
+        pending = _Pending(message, trio.current_time() + self._timeout)
+        self._waiting.append(pending)
+        while not pending.done:
+            if pending.deadline <= trio.current_time():
+                self._waiting.remove(pending)
+                pending.error = trio.TooSlowError("the store does not respond")
+                # The next one has to watch over its deadline now. If the last commit has woken this session to commit next,
+                # it has to do that.
                 self._wake_first()
-            pending.error = trio.TooSlowError("the store does not respond")
+                break
+            if not self._committing:
+                await self._commit_waiting()
+            elif self._waiting and self._waiting[0] is pending:
+                await pending.wait_until_deadline()
+            else:
+                await pending.wait()
         error, pending.error = pending.error, None
         if error is not None:
             await message.discard_in_thread()
@@ -158,12 +195,12 @@ class GroupCommit(Generic[SpoolT]):
     async def _commit_waiting(self) -> None:
         """Commit the messages that wait, wake their sessions, and wake the session that commits next."""
         batch = self._take_group()
-        if not batch:  # the deadline of this session has passed, and nothing else waits
-            await trio.lowlevel.checkpoint()
+        if not batch:  # the deadline of this session has passed meanwhile, and nothing else waits
+            return
         began = 0.0 if self.seconds is None else trio.current_time()
         try:
             self._committing = True
-            # Also shielded from the deadline of `submit`: only this session can give the others their results.
+            # Only this session can give the others their results.
             with trio.CancelScope(shield=True):
                 if self._commit_in_task is None:
                     await trio.to_thread.run_sync(self._commit_in_thread, batch, limiter=self.limiter)
@@ -176,7 +213,7 @@ class GroupCommit(Generic[SpoolT]):
             self.seconds.add(trio.current_time() - began)
         for pending in batch:
             pending.done = True
-            pending.wakeup.unpark_all()
+            pending.wake()
 
     def _commit_in_thread(self, batch: Sequence[_Pending[SpoolT]]) -> None:
         """Commit the messages of a group, and record the errors of those that are not stored."""
@@ -207,19 +244,21 @@ class GroupCommit(Generic[SpoolT]):
         batch: list[_Pending[SpoolT]] = []
         octets = 0
         by_size = [*self._waiting[:1], *sorted(self._waiting[1:], key=lambda each: each.message.buffered > SMALL)]
+        now = trio.current_time()
         for pending in by_size:
-            if pending.scope.cancel_called:  # its deadline has passed
+            if pending.deadline <= now:
                 continue
             octets += pending.message.buffered
             if batch and (len(batch) == self._max_size or octets > self._max_octets):
                 break
-            pending.scope.deadline = math.inf
+            pending.take()
             batch.append(pending)
         taken = set(batch)
         self._waiting = [pending for pending in self._waiting if pending not in taken]
+        self._wake_first()  # to watch over its deadline
         return batch
 
     def _wake_first(self) -> None:
-        """Wake the session whose message has waited longest, to commit next."""
+        """Wake the session whose message has waited longest, to commit next or to watch over its deadline."""
         for pending in self._waiting[:1]:
-            pending.wakeup.unpark_all()
+            pending.wake()
