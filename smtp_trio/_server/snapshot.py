@@ -69,12 +69,16 @@ class WorkerState:
 
 @frozen(kw_only=True)
 class StoreNumbers:
-    """The numbers of stored and of dropped messages, and of their octets. Those that are expensive to determine are None."""
+    """The numbers of stored and of dropped messages, and of their octets. Those that are expensive to determine are None.
+
+    ``indexed`` is the share of the messages that the search index has, from 0 to 1, or None without an index.
+    """
 
     messages: int | None = None
     octets: int | None = None
     dropped: int | None = None
     dropped_octets: int | None = None
+    indexed: float | None = None
 
 
 @frozen(kw_only=True)

@@ -54,6 +54,7 @@ PRESENT = "EXISTS (SELECT 1 FROM message_rows WHERE message_rows.id = texts.id)"
 GONE = f"""
 SELECT id FROM found.texts WHERE id > ? AND id <= ? AND NOT {PRESENT} ORDER BY id LIMIT ?
 """  # noqa: S608 -- no values
+ENDS = "SELECT (SELECT min(id) FROM message_rows), (SELECT max(id) FROM message_rows)"
 HEIGHT = """
 SELECT message_rows.id FROM message_rows JOIN found.texts ON texts.id = message_rows.id AND texts.uid = message_rows.uid
 WHERE message_rows.id <= (SELECT high FROM found.progress) ORDER BY message_rows.id DESC LIMIT 1
@@ -131,7 +132,7 @@ class Index:
                 db.execute("ROLLBACK")
             if not isinstance(error, sqlite3.OperationalError):
                 self.discard()
-            return False  # another process writes, or the disk is full
+            return False  # another process writes, the disk is full, or the task was cancelled
         return more
 
     def _add(self, db: sqlite3.Connection) -> bool:
@@ -181,6 +182,16 @@ class Index:
         """Return the ``id`` up to which the index has all messages, or None without an index."""
         return self._ask(height)
 
+    def share(self) -> float | None:
+        """Return the share of the messages that the index has, from 0 to 1, or None without an index."""
+
+        def work(db: sqlite3.Connection) -> float:
+            # By the ids: counting the messages takes a hundred times as long.
+            first, last = db.execute(ENDS).fetchone()
+            return 1.0 if first is None else max(0.0, (height(db) - first + 1) / (last - first + 1))
+
+        return self._ask(work)
+
     def find(self, plan: Plan, low: int, high: int, *, reverse: bool, most: int) -> list[tuple[int, bool]] | None:
         """Return the ids between ``low`` and ``high``, both excluded, of messages that may match a query.
 
@@ -216,7 +227,10 @@ class Index:
         return self._ask(work)
 
     def _ask(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Call ``work`` with the connection and return its result, or None if the index is missing or cannot be read."""
+        """Call ``work`` with the connection and return its result.
+
+        Return None if the index is missing or cannot be read, or the task that waits was cancelled.
+        """
         db = self.open()
         if db is None:
             return None

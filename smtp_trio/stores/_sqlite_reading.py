@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import trio
+
 from ._consumer import DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored, read_header
 from ._query import Query
@@ -47,6 +49,10 @@ MISSING: tuple[Sequence[str], ...] = (
         "CREATE TEMP TABLE deliveries (message, consumer_group, due, attempts, state, reason)",
     ),
 )
+
+#: The number of instructions of SQLite's virtual machine, a few milliseconds, between two looks at whether the task that waits
+#: for a statement was cancelled.
+INSTRUCTIONS = 100_000
 
 #: Parts of a query that columns of ``message_rows`` decide.
 COMPARISONS = {"before": "received_at < ?", "after": "received_at >= ?", "larger": "size > ?", "smaller": "size < ?"}
@@ -115,10 +121,22 @@ def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
             raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
         for statement in (statement for missing in MISSING[version:] for statement in missing):
             db.execute(statement)
+        db.set_progress_handler(is_cancelled, INSTRUCTIONS)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def is_cancelled() -> bool:
+    """Return whether the task that waits for this thread was cancelled. SQLite interrupts the statement then."""
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:
+        return True
+    except RuntimeError:  # no task waits
+        pass
+    return False
 
 
 def read_row(path: str | os.PathLike[str], uid: str) -> Stored:

@@ -372,6 +372,13 @@ class Store(Hooks, Generic[SpoolT]):
         """
         await trio.sleep_forever()
 
+    async def indexed(self) -> float | None:
+        """Return the share of the messages that the search index has, from 0 to 1, or None if the store has no index.
+
+        Searches read the other messages, so they are slow until the index has all of them.
+        """
+        return None
+
     async def _fulfils(self, query: Query, entry: Entry) -> bool:
         """Read as much of a message as is needed to return whether it fulfils a query."""
         result = query.decide(entry)

@@ -397,15 +397,23 @@ class SQLite(Store["SQLiteSpool"]):
 
     async def _prepare_index(self) -> int | None:
         """Add some messages to the index; return the ``id`` up to which it has all of them, or None without an index."""
-        if not self.create:
+        if not await self._has_index():
             return None
-        if self._db is None:
-            await self._read(count_messages)  # opens the database, which may have to be created or upgraded
         self._searched = trio.current_time()
         for _ in range(INDEX_STEPS):
             if not await self._in_index(self._index.step):
                 break
         return await self._in_index(self._index.height)
+
+    async def _has_index(self) -> bool:
+        """Return whether the store may have an index, after opening the database, which may have to be created or upgraded."""
+        if self.create and self._db is None:
+            await self._read(count_messages)
+        return self.create
+
+    async def indexed(self) -> float | None:
+        """Return the share of the messages that the search index has, from 0 to 1, or None without an index."""
+        return await self._in_index(self._index.share) if await self._has_index() else None
 
     async def _in_index(self, work: Callable[[], T]) -> T:
         return await run_in_thread(work, limiter=self._indexing)
@@ -469,6 +477,7 @@ class SQLite(Store["SQLiteSpool"]):
                 await self._group.run(self._connect)
             return await run_in_thread(partial(self._read_now, work), limiter=self._reading)
         except (OSError, sqlite3.Error, StoreError) as error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # it was interrupted because of that
             raise self._store_error(error) from error
 
     def _read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -15,9 +15,10 @@ from starlette.types import Receive, Scope, Send
 from ..stores import Entry, MessageNotFoundError, Query, Stored
 from ..stores._entry import json_fields
 from ._context import Context
+from ._measuring import indexed
 from ._message import MAX_PARTS, MessagePart, parse, read_part, safe_filename
 from ._operation import ApiError, Json, Operation, Parameter, arguments, json_body
-from ._schemas import ID, MAX_ID, NOT_FOUND, QUERY, array, described, optional, record, ref
+from ._schemas import ID, INDEXED, MAX_ID, NOT_FOUND, QUERY, array, described, optional, record, ref
 
 #: The default and the maximum number of messages in a list.
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
@@ -94,9 +95,9 @@ async def stored_of(context: Context, request: Request) -> Stored:
 async def list_messages(context: Context, request: Request) -> Response:
     """Return the messages that fulfil a query, the newest first."""
     values = arguments(request)
-    limit, before_id = values["limit"], values.get("before_id")
+    query, limit, before_id = query_of(values), values["limit"], values.get("before_id")
     try:
-        async with aclosing(context.store.search(query_of(values), after=before_id, limit=limit + 1)) as entries:
+        async with aclosing(context.store.search(query, after=before_id, limit=limit + 1)) as entries:
             found = [entry async for entry in entries]
     except MessageNotFoundError:
         raise ApiError(404, "before_id: the store has no message with this id") from None
@@ -105,6 +106,7 @@ async def list_messages(context: Context, request: Request) -> Response:
         {
             "messages": [describe(context, entry) for entry in page],
             "next": page[-1].id if len(found) > limit else None,
+            "indexed": await indexed(context.store) if query.terms else None,
         }
     )
 
@@ -172,7 +174,10 @@ OPERATIONS = (
         path="/api/messages",
         handler=list_messages,
         summary="List and search messages, the newest first",
-        description="``next`` is null on the last page. Otherwise it is the ``before_id`` of the next one.",
+        description=(
+            "``next`` is null on the last page. Otherwise it is the ``before_id`` of the next one. A search is complete in "
+            "any case; while ``indexed`` is less than 1, it can take long. Without a query ``indexed`` is null."
+        ),
         parameters=(
             QUERY,
             Parameter(
@@ -193,6 +198,7 @@ OPERATIONS = (
                     {
                         "messages": array(ref("Entry")),
                         "next": described(optional({"type": "string"}), "The ``before_id`` of the next page"),
+                        "indexed": INDEXED,
                     }
                 ),
             ),

@@ -201,8 +201,7 @@ class Connection:
         while len(self._protocol.trailing_data[0]) < PIECE:
             data = await self._stream.receive_some(PIECE)
             if not data:
-                self._gone = True
-                return
+                return  # it may have ended its input only, and still read the response
             self._protocol.receive_data(data)  # the beginning of the next request
         await trio.sleep_forever()  # pipelined requests are read after this one is answered
 

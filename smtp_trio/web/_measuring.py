@@ -32,16 +32,25 @@ def measure_alone(server: Server | None, store: Store[Any]) -> Callable[[], Awai
     return measure
 
 
+async def indexed(store: Store[Any]) -> float | None:
+    """Return the share of the messages that the search index of a store has, or None if it has none or cannot be read."""
+    try:
+        return await store.indexed()
+    except StoreError:
+        return None
+
+
 class StoreGauge:
-    """A reader of the numbers of a store, which caches the number of messages."""
+    """A reader of the numbers of a store, which caches those that take time."""
 
     def __init__(self, store: Store[Any]) -> None:
         self._store = store
         self._messages: int | None = None
+        self._indexed: float | None = None
         self._next = -math.inf  # the time of the next count, by `trio.current_time`
 
     async def read(self) -> StoreNumbers:
-        """Return the numbers of the store. The number of messages may be some seconds old."""
+        """Return the numbers of the store. Those that are cached may be some seconds old."""
         store = self._store
         if isinstance(store, Memory):
             return StoreNumbers(
@@ -52,9 +61,9 @@ class StoreGauge:
             )
         if (began := trio.current_time()) >= self._next:
             self._next = began + COUNT_INTERVAL  # set before counting, so that concurrent requests do not count as well
-            self._messages = await self._count()
+            self._messages, self._indexed = await self._count(), await indexed(store)
             self._next = began + max(COUNT_INTERVAL, COUNT_FRACTION * (trio.current_time() - began))
-        return StoreNumbers(messages=self._messages)
+        return StoreNumbers(messages=self._messages, indexed=self._indexed)
 
     async def _count(self) -> int | None:
         try:

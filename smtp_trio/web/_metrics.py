@@ -76,7 +76,7 @@ def by_name(counts: Mapping[str, float]) -> Values:
     return {(name,): number for name, number in counts.items()}
 
 
-def optional(number: int | None) -> Values:
+def optional(number: float | None) -> Values:
     """Return the values of a metric without labels; no value for None."""
     return {} if number is None else {(): number}
 
@@ -212,6 +212,12 @@ METRICS: tuple[Metric, ...] = (
         kind="counter",
         text="Messages that a store in memory has dropped to make room.",
         read=stored("dropped"),
+    ),
+    Metric(
+        name="store_indexed_ratio",
+        kind="gauge",
+        text="The share of the messages that the search index has, from 0 to 1; only of a store with an index.",
+        read=stored("indexed"),
     ),
     Metric(
         name="relay_relayed",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import trio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount
@@ -20,6 +22,7 @@ from ..testing._faults.grammar import GRAMMAR, RULE_MODIFIERS, SCOPE_MODIFIERS
 from ._api import query_of
 from ._context import Context
 from ._html import content_policy, has_remote_images, is_cut, sanitised
+from ._measuring import indexed
 from ._message import ParsedMessage, parse
 from ._operation import ApiError, PathRoute
 from ._plot import Plot
@@ -31,6 +34,9 @@ from ._templates import environment, render
 PAGE_SIZE = 50
 #: The number up to which the results of a search are counted.
 MAX_COUNT = 1000
+#: The seconds after which a search ends, and the page has the messages that it has found; and those after which a search is slow,
+#: so that the page mentions the search index if it is not complete.
+SEARCH_TIME, SLOW = 5.0, 0.5
 #: The maximum number of parts and of recipients that are listed for a message.
 MAX_SHOWN = 200
 #: The maximum number of sessions in the status view.
@@ -122,21 +128,29 @@ async def list_messages(context: Context, request: Request) -> dict[str, Any]:
     """Return the values of the list: the newest messages that match a query."""
     text = request.query_params.get("q", "").strip()
     start = int(number) if (number := request.query_params.get("start", "")).isdecimal() and len(number) < 9 else 0
-    error, entries, total = "", [], 0
+    error, entries, total, share = "", [], 0, None
+    complete, began = False, trio.current_time()
     try:
         query = query_of({"query": text})
-        found = context.store.search(query, offset=start, limit=PAGE_SIZE + 1)
-        entries = [entry async for entry in found]
-        total = start + len(entries)
-        if len(entries) > PAGE_SIZE:
-            total = await context.store.count(query, limit=MAX_COUNT)
+        with trio.move_on_after(SEARCH_TIME):
+            async with aclosing(context.store.search(query, offset=start, limit=PAGE_SIZE + 1)) as found:
+                async for entry in found:
+                    entries.append(entry)
+                    total = start + len(entries)
+            if len(entries) > PAGE_SIZE:
+                total = await context.store.count(query, limit=MAX_COUNT)
+            complete = True
+        if trio.current_time() - began > SLOW:
+            share = await indexed(context.store)
     except ApiError as problem:
         error = problem.message.removeprefix("query: ")
     return {
         "query": text,
         "entries": entries[:PAGE_SIZE],
         "total": total,
-        "is_more": total == MAX_COUNT,
+        "is_more": total == MAX_COUNT or not (complete or error),
+        "seconds": None if complete or error else SEARCH_TIME,
+        "indexed": None if share is None or share == 1 else share,
         "older": start + PAGE_SIZE if len(entries) > PAGE_SIZE else None,
         "newer": max(0, start - PAGE_SIZE) if start else None,
         "unread": {entry.id for entry in entries[:PAGE_SIZE] if entry.id not in context.read},

@@ -43,6 +43,10 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+INDEXED = described(
+    optional({"type": "number", "minimum": 0, "maximum": 1}),
+    "The share of the messages that the search index has; searches are slow until it is 1; null without an index",
+)
 #: The members of an entry: the fields of `stores.Entry` and the read mark.
 ENTRY: Mapping[str, Schema] = {
     "id": described(STRING, "The store's id of the message"),

@@ -77,6 +77,9 @@ BODY_TIMEOUT = 30.0
 MAX_WORKING = 4
 #: The maximum number of bodies larger than SMALL_BODY octets that are received at the same time, since each is in memory.
 MAX_BODIES, SMALL_BODY = 16, 64 * 1024
+#: The seconds after which a GET request is cancelled when its client has left, so that a search does not go on. A client that
+#: has only ended its input looks the same, and gets a response within this time. Other requests are completed.
+LEAVING_TIME = 1.0
 WAITING_PATHS = frozenset({"/api/events", "/api/wait"})
 #: Health checks for supervisors. They need no credentials and never wait for other requests; their responses contain no mail.
 HEALTH_PATHS = frozenset({"/livez", "/readyz"})
@@ -219,6 +222,8 @@ class Exchange:
     _body_ended: bool = field(default=False, init=False)
     #: The message that says that a request has no body, if it was received while the request waited for its turn.
     _end_of_body: Message | None = field(default=None, init=False)
+    #: Set when the client has left; None while no task waits for that.
+    _left: trio.Event | None = field(default=None, init=False)
 
     async def run(self) -> None:
         """Check the request and call the application; send an error response if it is not allowed or an exception occurs."""
@@ -273,7 +278,37 @@ class Exchange:
         path = "/" + self._path.lstrip("/")  # the routes treat both in the same way
         if path not in HEALTH_PATHS and path not in WAITING_PATHS:
             await self._work()
-        await self._guard._app(self._scope, self._receive_body, self._add_headers)
+        if path in HEALTH_PATHS or self._has_body or self._scope["method"] not in SAFE_METHODS:
+            await self._guard._app(self._scope, self._receive_body, self._add_headers)
+        else:
+            await self._pass_on_for_client()
+
+    async def _pass_on_for_client(self) -> None:
+        """Call the application, and cancel it if the client leaves. Raises ClientDisconnect then."""
+        self._left = trio.Event()
+        completed = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_when_left, self._left, nursery.cancel_scope)
+                await self._guard._app(self._scope, self._receive_body, self._add_headers)
+                completed = True
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise collapse_group(group) from None
+        if not completed:
+            raise ClientDisconnect
+
+    async def _cancel_when_left(self, left: trio.Event, scope: trio.CancelScope) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        await trio.sleep(LEAVING_TIME)
+        scope.cancel()
+
+    @property
+    def _has_body(self) -> bool:
+        headers = Headers(scope=self._scope)
+        return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
     async def _work(self) -> None:
         if not self._guard._working.take():
@@ -284,11 +319,9 @@ class Exchange:
         """Wait for the turn of the client among the requests that are worked on. Raises ClientDisconnect if it leaves."""
         # A client that has ended its input is taken for one that has left: the two look the same. While a body is still to be
         # read, its end cannot be seen. The handler notices then that the client has left, when it reads the body.
-        headers = Headers(scope=self._scope)
-        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         try:
             async with trio.open_nursery() as nursery:
-                if self._body_ended or not has_body:
+                if self._body_ended or not self._has_body:
                     nursery.start_soon(self._cancel_without_client, nursery.cancel_scope)
                 await self._guard._working.wait(turn_of(peer_of(self._scope.get("client"))))
                 self._works = True
@@ -315,6 +348,12 @@ class Exchange:
         if self._end_of_body is not None:
             message, self._end_of_body, self._body_ended = self._end_of_body, None, True
             return message
+        if self._left is not None and not self._body_ended:
+            self._body_ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self._left is not None:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
         if self._body_ended:
             return await self._receive()
         if self._body_deadline is None:

@@ -15,7 +15,7 @@ from .. import __version__
 from .._server.snapshot import Snapshot, StoreNumbers
 from ._context import Context
 from ._operation import Json, Operation, Schema
-from ._schemas import STRING, TIME, array, described, optional, record, ref
+from ._schemas import INDEXED, STRING, TIME, array, described, optional, record, ref
 
 NUMBER: Schema = {"type": "integer", "minimum": 0}
 
@@ -119,6 +119,7 @@ STATISTICS: Schema = record(
                 "octets": described(optional(NUMBER), "Their octets"),
                 "dropped": described(optional(NUMBER), "Messages that were dropped to make room"),
                 "dropped_octets": described(optional(NUMBER), "Their octets"),
+                "indexed": INDEXED,
                 "waiting": described(NUMBER, "Messages that wait for their commit"),
             }
         ),

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import stat
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,41 @@ async def test_index_of_an_earlier_version_is_replaced(tmp_path: Path) -> None:
         for query in ("in", "invoice", "-old", "-zq"):
             assert await search(store, query) == [uid]
         assert await search(store, "old") == []
+
+
+async def test_indexed_is_the_share_of_the_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sqlite_index, "ADDED", 5)
+    path = tmp_path / "mail.db"
+    async with SQLite(path) as store:
+        assert await store.indexed() == 1
+        ids = [await add(store, b"Subject: invoice\r\n\r\n") for _ in range(20)]
+        assert await store.indexed() == 0
+        await store._in_index(store._index.step)
+        assert await store.indexed() == 0.25
+        await store.remove(ids[:10])
+        assert await store.indexed() == 0
+        await index_all(store)
+        assert await store.indexed() == 1
+    async with stores.open(f"sqlite:{path}", create=False) as read_only:
+        assert await read_only.indexed() is None
+
+
+async def test_statement_is_interrupted_when_its_task_is_cancelled(tmp_path: Path) -> None:
+    def count(db: sqlite3.Connection) -> object:  # takes a minute
+        numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000000)"
+        return db.execute(f"{numbers} SELECT count(*) FROM n").fetchone()
+
+    async with SQLite(tmp_path / "mail.db") as store:
+        uid = await add(store, b"Subject: invoice\r\n\r\n")
+        await index_all(store)
+        for work in (partial(store._read, count), partial(store._in_index, partial(store._index._ask, count))):
+            started = trio.current_time()
+            with trio.move_on_after(0.1) as scope:
+                await work()
+                await trio.lowlevel.checkpoint()
+            assert scope.cancelled_caught
+            assert trio.current_time() - started < 10
+        assert await search(store, "invoice") == [uid]
 
 
 async def test_index_of_a_later_version_is_left_alone(tmp_path: Path) -> None:

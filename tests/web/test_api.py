@@ -12,11 +12,11 @@ import httpx2
 import pytest
 import trio
 
-from smtp_trio.stores import Maildir, Memory, NotSupportedError, SQLite, Store, Stored, StoreError
-from smtp_trio.web import _message, app
+from smtp_trio.stores import Maildir, Memory, NotSupportedError, SQLite, Store, Stored, StoreError, sqlite
+from smtp_trio.web import _message, _security, app
 from smtp_trio.web._message import ParsedMessage
 
-from .helpers import client, serving
+from .helpers import client, connection, serving
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -93,6 +93,63 @@ async def test_search_is_read_in_pages(store: Store[Any], http: httpx2.AsyncClie
     assert subjects(first) == ["even 4", "even 2"]
     second = await http.get("/api/messages", params={**params, "before_id": first.json()["next"]})
     assert (subjects(second), second.json()["next"]) == (["even 0"], None)
+
+
+async def test_search_tells_how_much_of_the_store_the_index_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "INDEX_STEPS", 0)
+    async with SQLite(tmp_path / "mail.db") as store, client(app(None, store)) as http:
+        for number in range(40):
+            await add(store, f"m{number}")
+        assert (await http.get("/api/messages?query=m7")).json()["indexed"] == 0
+        assert (await http.get("/api/messages")).json()["indexed"] is None
+        while await store._in_index(store._index.step):
+            pass
+        response = await http.get("/api/messages?query=m7")
+        assert response.json()["indexed"] == 1
+        assert subjects(response) == ["m7"]
+        assert (await http.get("/api/statistics")).json()["store"]["indexed"] == 1
+        assert "<dt>Search index</dt><dd>complete</dd>" in (await http.get("/status")).text
+
+
+@pytest.mark.parametrize("kind", [Memory, Maildir])
+async def test_store_without_an_index(kind: type[Any], tmp_path: Path) -> None:
+    async with Memory() if kind is Memory else Maildir(tmp_path / "mail") as store, client(app(None, store)) as http:
+        await add(store, "a")
+        assert (await http.get("/api/messages?query=a")).json()["indexed"] is None
+        assert (await http.get("/api/statistics")).json()["store"]["indexed"] is None
+        assert "Search index" not in (await http.get("/status")).text
+
+
+async def test_search_ends_when_its_client_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an index it reads every message."""
+    monkeypatch.setattr(_security, "LEAVING_TIME", 0.0)
+    reading, read = trio.Event(), []
+
+    class Slow(Maildir):
+        async def get(self, id: str) -> Stored:
+            read.append(id)
+            if len(read) == 3:
+                reading.set()
+            await trio.sleep(0.02)
+            return await super().get(id)
+
+    async with Slow(tmp_path / "mail") as store:
+        for number in range(300):
+            await add(store, f"m{number}")
+        async with serving(None, store) as http:
+            async with connection(http) as raw:
+                await raw.stream.send_all(b"GET /api/messages?query=absent HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                with trio.fail_after(10):
+                    await reading.wait()
+            with trio.fail_after(10):
+                count = 0
+                while len(read) > count:
+                    count = len(read)
+                    await trio.sleep(0.5)
+            assert count < 300
+            assert (await http.get("/api/messages?limit=1")).status_code == 200
 
 
 async def test_page_that_is_full_exactly_is_the_last(store: Store[Any], http: httpx2.AsyncClient) -> None:

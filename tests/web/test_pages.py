@@ -7,12 +7,14 @@ from time import process_time
 from urllib.parse import quote
 
 import pytest
+import trio
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from smtp_trio import web
-from smtp_trio.stores import Memory
+from smtp_trio.stores import Entry, Memory, Query
 from smtp_trio.testing import FaultRules, open_memory_server, open_test_server
+from smtp_trio.web import _pages
 from smtp_trio.web._pages import MAX_TEXT, PRESETS
 from smtp_trio.web._templates import visible
 
@@ -58,6 +60,48 @@ async def test_list_shows_what_a_query_finds() -> None:
         text = (await http.get("/", params={"q": "subject:may"})).text
     assert "Invoice of May" in text
     assert "Welcome" not in text
+
+
+async def test_search_that_takes_too_long_ends_with_what_it_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page tells that, and how much of the store the search index has."""
+    monkeypatch.setattr(_pages, "SEARCH_TIME", 0.2)
+    monkeypatch.setattr(_pages, "SLOW", 0.1)
+
+    class Slow(Memory):
+        async def indexed(self) -> float:
+            return 0.457
+
+        async def _fulfils(self, query: Query, entry: Entry) -> bool:
+            if entry.subject == "Slow":
+                await trio.sleep_forever()
+            return await super()._fulfils(query, entry)
+
+    async with Slow() as store, client(web.app(None, store)) as http:
+        await add(store, mail(Subject="Old"))
+        await add(store, mail(Subject="Slow"))
+        await add(store, mail(Subject="New"))
+        text = (await http.get("/", params={"q": "notebooks"})).text
+        assert "New" in text
+        assert ">Old<" not in text
+        assert "The search ended after 0.2 seconds" in text
+        assert "The search index has 45 % of them" in text
+        assert "1+" in text
+        assert "The search" not in (await http.get("/")).text
+
+
+async def test_slow_search_tells_that_the_index_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pages, "SLOW", -1.0)
+    for share, shown in ((0.25, True), (1.0, False), (None, False)):
+
+        class Indexing(Memory):
+            async def indexed(self, share: float | None = share) -> float | None:
+                return share
+
+        async with Indexing() as store, client(web.app(None, store)) as http:
+            await add(store, mail())
+            text = (await http.get("/", params={"q": "notebooks"})).text
+        assert ("The search index has 25 % of the messages" in text) == shown
+        assert "Invoice" in text
 
 
 async def test_list_explains_an_invalid_query() -> None:

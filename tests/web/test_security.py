@@ -469,7 +469,7 @@ async def test_a_client_that_reads_slowly_does_not_hold_up_others() -> None:
             await go_on.wait()
 
     async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        await trio.sleep_forever()
 
     guard = Guard(ok, Access())
     scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
@@ -534,6 +534,45 @@ async def test_a_client_that_leaves_after_its_body_does_not_wait_any_longer(monk
         with trio.fail_after(5):
             await left.wait()
         go_on.set()
+
+
+async def test_a_request_whose_client_has_left_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of a large store does not go on. A request that changes something is completed."""
+    monkeypatch.setattr(_security, "LEAVING_TIME", 0.1)
+    started, cancelled, go_on, completed = trio.Event(), trio.Event(), trio.Event(), trio.Event()
+
+    async def search(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        try:
+            await go_on.wait()
+        except trio.Cancelled:
+            cancelled.set()
+            raise
+        completed.set()
+        await ok(scope, receive, send)
+
+    async with serving_app(Guard(search, Access())) as http:
+        async with connection(http) as raw:
+            await raw.stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await started.wait()
+        with trio.fail_after(5):
+            await cancelled.wait()
+        started, cancelled = trio.Event(), trio.Event()
+        async with connection(http) as raw:
+            await raw.stream.send_all(b"DELETE / HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: x\r\n\r\n")
+            await started.wait()
+        await trio.sleep(0.3)
+        go_on.set()
+        with trio.fail_after(5):
+            await completed.wait()
+        assert not cancelled.is_set()
+
+
+async def test_a_client_that_has_ended_its_input_gets_its_response() -> None:
+    async with serving_app(Guard(ok, Access())) as http, connection(http) as raw:
+        await raw.stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await raw.stream.send_eof()
+        assert b" 200 " in await raw.read_until(b"\r\n\r\nok")
 
 
 async def test_clients_take_turns() -> None:
