@@ -18,7 +18,7 @@ from ._context import Context
 from ._measuring import indexed
 from ._message import MAX_PARTS, MessagePart, parse, read_part, safe_filename
 from ._operation import ApiError, Json, Operation, Parameter, arguments, json_body
-from ._schemas import ID, INDEXED, MAX_ID, NOT_FOUND, QUERY, array, described, optional, record, ref
+from ._schemas import ID, INDEXED, MESSAGE_ID, NOT_FOUND, QUERY, array, described, optional, record, ref
 
 #: The default and the maximum number of messages in a list.
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
@@ -188,7 +188,7 @@ OPERATIONS = (
             Parameter(
                 name="before_id",
                 description="List messages that are older than the one with this id",
-                schema={"type": "string", "minLength": 1, "maxLength": MAX_ID},
+                schema=MESSAGE_ID,
             ),
         ),
         responses={

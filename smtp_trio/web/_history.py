@@ -45,9 +45,13 @@ class History:
         """Record the counters at the end of each minute until cancelled."""
         while True:
             await trio.sleep(MINUTE - self._now() % MINUTE + MARGIN)
-            statistics = (await self._measure()).statistics
-            self._minutes.append(self._minute(statistics))
-            self._before, self._began = statistics, self._now()
+            await self.end_minute()
+
+    async def end_minute(self) -> None:
+        """Record the counters of the minute that has ended, and begin the next one."""
+        statistics = (await self._measure()).statistics
+        self._minutes.append(self._minute(statistics))
+        self._before, self._began = statistics, self._now()
 
     def minutes(self, statistics: Statistics) -> list[Minute]:
         """Return the minutes from the oldest to the current one, given the current counters."""

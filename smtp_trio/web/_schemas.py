@@ -7,8 +7,8 @@ from typing import Any
 
 from ._operation import Parameter, Schema
 
-#: The maximum length of an id. No store has longer ones.
-MAX_ID = 256
+#: The id of a message. No store has longer ones.
+MESSAGE_ID: Schema = {"type": "string", "minLength": 1, "maxLength": 256}
 TIME: Schema = {"type": "string", "format": "date-time"}
 STRING: Schema = {"type": "string"}
 
@@ -102,7 +102,7 @@ ID = Parameter(
     name="id",
     place="path",
     description="The store's id of the message, percent-encoded",
-    schema={"type": "string", "minLength": 1, "maxLength": MAX_ID},
+    schema=MESSAGE_ID,
     required=True,
 )
 QUERY = Parameter(

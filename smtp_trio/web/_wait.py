@@ -17,7 +17,7 @@ from ..stores._query import Term
 from ._api import describe, describe_message, query_of
 from ._context import Context
 from ._operation import ApiError, Json, Operation, Parameter, arguments
-from ._schemas import MAX_ID, QUERY, array, record, ref
+from ._schemas import MESSAGE_ID, QUERY, array, record, ref
 
 # A request subscribes to arrivals before it searches the store, so it misses no message and has to search only once. After
 # that it checks only the messages that arrive. Many requests can wait for different messages at the same time, so a message
@@ -196,7 +196,7 @@ OPERATIONS = (
             Parameter(
                 name="after_id",
                 description="Only messages that were stored after the one with this id",
-                schema={"type": "string", "minLength": 1, "maxLength": MAX_ID},
+                schema=MESSAGE_ID,
             ),
         ),
         responses={

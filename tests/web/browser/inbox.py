@@ -6,7 +6,6 @@ import smtplib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
-from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
@@ -16,8 +15,11 @@ import trio
 from attrs import frozen
 
 from smtp_trio import Server, web
+from smtp_trio._server.listeners import open_listeners
 from smtp_trio.stores import Memory
 from smtp_trio.testing import FaultRules
+from smtp_trio.web._context import Context
+from smtp_trio.web._serve import serve_listeners
 
 T = TypeVar("T")
 
@@ -31,6 +33,7 @@ class Inbox:
     port: int
     url: str
     token: trio.lowlevel.TrioToken
+    context: Context
 
     def send(self, message: EmailMessage) -> None:
         """Send a message over SMTP."""
@@ -48,6 +51,11 @@ class Inbox:
     def run(self, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
         """Call an asynchronous function in the thread of the server."""
         return trio.from_thread.run(function, *arguments, trio_token=self.token)
+
+    def add_fault(self, rule: str) -> None:
+        """Add a fault rule."""
+        assert self.context.faults is not None
+        trio.from_thread.run_sync(self.context.faults.add, rule, trio_token=self.token)
 
     def count(self) -> int:
         """Return the number of messages."""
@@ -76,11 +84,10 @@ def running(token: str | None = None) -> Iterator[Inbox]:
             recorder, faults = web.Recorder(), FaultRules()
             server = Server(recorder.hooks(faults.hooks(store)))
             listeners = await nursery.start(server.serve, 0, "127.0.0.1")
-            url = await nursery.start(
-                partial(web.serve, server, store, 0, recorder=recorder, faults=faults, token=token)
-            )
+            app = web.app(server, store, recorder=recorder, faults=faults, token=token)
+            url = await nursery.start(serve_listeners, app, await open_listeners(0, "127.0.0.1"))
             port = listeners[0].socket.getsockname()[1]
-            ready.put(Inbox(store, server, port, url, trio.lowlevel.current_trio_token()))
+            ready.put(Inbox(store, server, port, url, trio.lowlevel.current_trio_token(), app.context))
             await stopped.wait()
             nursery.cancel_scope.cancel()
 

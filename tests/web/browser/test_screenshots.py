@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import smtplib
 import struct
-from datetime import UTC, datetime, timedelta
+import time
+from contextlib import suppress
 from email.message import EmailMessage
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from smtp_trio.web._statistics_api import describe as described
+from smtp_trio.web._history import History
 
-from .inbox import Inbox
+from .inbox import Inbox, running
 
 if TYPE_CHECKING:
     from .browser import Browser
@@ -76,35 +78,36 @@ def test_picture_of_a_message(browser: Browser, inbox: Inbox, directory: Path) -
     save(browser, "inbox.png", directory)
 
 
-def test_picture_of_the_status(
-    browser: Browser, inbox: Inbox, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def describe(context: Any) -> dict[str, Any]:
-        """Return the statistics with a busy hour."""
-        now = datetime(2026, 11, 29, 9, 58, tzinfo=UTC)
-        history: list[dict[str, Any]] = []
-        for number in range(60):
-            refusals: dict[str, int] = {
-                "rcpt 550": (number * 7) % 5,
-                "mail 450": 6 if 30 < number < 38 else 0,
-                "connect 554": int(number % 9 == 0),
-            }
-            history.append(
-                {
-                    "time": (now - timedelta(minutes=59 - number)).isoformat(),
-                    "messages": 40 + (number * 13) % 17 + (20 if 30 < number < 45 else 0),
-                    "sessions": 20,
-                    "refusals": {name: count for name, count in refusals.items() if count},
-                }
-            )
-        statistics = await described(context)
-        messages = sum(minute["messages"] for minute in history)
-        statistics["counts"] |= {"sessions_open": 3, "messages": messages, "octets": messages * 9876, "refused": 167}
-        return statistics | {"history": history, "uptime": 3 * 86_400.0}
+def send(client: smtplib.SMTP, recipient: str, message: EmailMessage) -> None:
+    """Send a message, which the server may refuse."""
+    with suppress(smtplib.SMTPException):
+        client.send_message(message, "orders@shop.example", [recipient])
 
-    monkeypatch.setattr("smtp_trio.web._pages.describe", describe)
-    inbox.send(mail("orders@shop.example", "Your order 4711 is on its way", html=ORDER))
-    browser.resize(WIDTH, HEIGHT, dark=True)
-    browser.driver.get(f"{inbox.url}/status")
-    browser.wait(lambda: len(browser.all(".plot rect")) > 60, "the plots")
-    save(browser, "status.png", directory)
+
+def test_picture_of_the_status(browser: Browser, directory: Path) -> None:
+    """All numbers are those of a server under a small load. Only the time between the minutes is left out."""
+    now = time.time() // 60 * 60 - 59 * 60
+    small, large = mail("orders@shop.example", "Your order 4711"), mail("orders@shop.example", "Your order", html=ORDER)
+    with running() as inbox:
+        context = inbox.context
+        context.history, context.began = History(context.measure, lambda: now), context.began - 59 * 60
+        inbox.add_fault("answer RCPT 550 always for *@gone.example")
+        for minute in range(60):
+            if minute % 9 == 0:
+                inbox.add_fault("answer CONNECT 554 once")
+                with pytest.raises(smtplib.SMTPConnectError):
+                    smtplib.SMTP("127.0.0.1", inbox.port, timeout=20)
+            if 30 < minute < 38:
+                inbox.add_fault("answer MAIL 450 6 times")
+            with smtplib.SMTP("127.0.0.1", inbox.port, "mx.shop.example", timeout=20) as client:
+                for number in range(8 + minute * 13 % 7):
+                    send(client, "ada@example.org", small if number else large)
+                for _ in range(minute * 7 % 5):
+                    send(client, "grace@gone.example", small)
+            if minute < 59:
+                now += 60
+                inbox.run(context.history.end_minute)
+        browser.resize(WIDTH, HEIGHT, dark=True)
+        browser.driver.get(f"{inbox.url}/status")
+        browser.wait(lambda: len(browser.all(".plot rect")) > 60, "the plots")
+        save(browser, "status.png", directory)
