@@ -9,10 +9,11 @@ from importlib.resources import files
 
 from ..protocol.arguments import check_type
 from ._case import Case, Invariant, Requirement, Stage, Step
+from ._logins import AnswerCram, ProvePassword
 from ._notation import Block, Definition, Line, joined, octets, read, split_remark
-from ._scram import ProvePassword
 from ._server_invariants import SERVER_INVARIANTS
 from ._steps import (
+    LIMITS,
     BeginTls,
     Expect,
     ExpectClose,
@@ -40,6 +41,7 @@ EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
     ("C. begins TLS( or fails)?", lambda match, meaning: BeginTls(may_fail=match[1] is not None)),
     ("C. closes its side", lambda match, meaning: SendEof()),
     ("C. sends more than SIZE", lambda match, meaning: SendTooMuch()),
+    ("C. answers the challenge of CRAM-MD5", lambda match, meaning: AnswerCram()),
     (
         "C. proves the password with (SCRAM-\\S+?)(, saw no channel binding and is refused)?",
         lambda match, meaning: ProvePassword(match[1], deceived=match[2] is not None),
@@ -155,7 +157,7 @@ def _steps(body: Iterable[Line | Block]) -> tuple[Step, ...]:
 def _block(block: Block, otherwise: Block | None) -> Iterable[Step]:
     if block.keyword == "repeat" and block.argument.isdecimal():
         return _steps(block.body) * int(block.argument)
-    if block.keyword == "repeat" and block.argument in ("MAILMAX", "RCPTMAX"):
+    if block.keyword == "repeat" and block.argument in LIMITS:
         return [RepeatLimit(block.argument, _steps(block.body))]
     if block.keyword == "if":
         return [When(block.argument, _steps(block.body), _steps(otherwise.body) if otherwise is not None else ())]

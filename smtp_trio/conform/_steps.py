@@ -19,8 +19,10 @@ CODES = r"[0-9.|]+"
 ANYTHING = "ANYTHING"
 MAX_REPLIES = 100_000
 """Replies that `ExpectReplies` reads."""
+LIMITS = ("MAILMAX", "RCPTMAX", "RCPTDOMAINMAX")
+"""The limits of RFC 9422."""
 MAX_REPEATED = 1000
-"""The greatest limit of LIMITS that is tried."""
+"""The greatest one that is tried."""
 
 
 def verb(line: bytes) -> str:
@@ -269,13 +271,17 @@ class When:
 
 @frozen
 class RepeatLimit:
-    """Perform steps as often as a limit of LIMITS in the reply to EHLO allows (RFC 9422)."""
+    """Perform steps as often as a limit of LIMITS in the reply to EHLO allows (RFC 9422).
+
+    The value ``{count}`` is the number of the repetition.
+    """
 
     limit: str
     steps: tuple[Step, ...]
 
     async def perform(self, connection: Connection) -> None:
-        for _ in range(parse_limit(connection.extensions.get("LIMITS", ""), self.limit)):
+        for count in range(parse_limit(connection.extensions.get("LIMITS", ""), self.limit)):
+            connection.values["count"] = b"%d" % (count + 1)
             await perform_steps(connection, self.steps)
 
 

@@ -21,7 +21,7 @@ from ..protocol.timestamps import format_timestamp
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
 from ._report import ADVICE, LIMITED
-from ._steps import EHLO, Expect, exchange, masked_text, parse_limit, parse_size, perform_steps
+from ._steps import EHLO, LIMITS, Expect, exchange, masked_text, parse_limit, parse_size, perform_steps
 
 
 class UnreachableError(Exception):
@@ -276,7 +276,7 @@ def _offers(offered: Mapping[str, str], need: str) -> bool:
         return offered[keyword] == ""
     if parameter in SIZES:
         return 0 < parse_size(offered[keyword]) <= SIZES[parameter]
-    if parameter in ("MAILMAX", "RCPTMAX"):
+    if parameter in LIMITS:
         return parse_limit(offered[keyword], parameter) > 0
     return not parameter or parameter in offered[keyword].upper().split()
 

@@ -177,7 +177,7 @@ def delivery() -> Server:
         DeliverBy(minimum=60),
         EtrnExtension(),
         FutureRelease(86400, authenticated=False),
-        LimitsExtension(mail_max=100, rcpt_max=100),
+        LimitsExtension(mail_max=100, rcpt_max=100, rcpt_domain_max=3),
         MessageTracking(),
         MtPriority(),
         NoSoliciting("net.example:ADV"),

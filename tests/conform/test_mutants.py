@@ -213,6 +213,12 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     (Mutation(rb"AUTH SCRAM", b"334 *\r\n"), "auth.scram-login-sha1"),
     (Mutation(rb"\r", b"535 5.7.8 Invalid\r\n"), "auth.scram-login-sha256"),
     *((Mutation(rb"\*", b"235 2.7.0 Ok\r\n"), f"auth.scram-cancel-{name}") for name in ("sha1", "sha256")),
+    # The challenge of CRAM-MD5, the right digest, a wrong one, and a challenge that is not base64 (RFC 2195 2, RFC 4954 4).
+    (Mutation(rb"AUTH CRAM-MD5", challenge(b"1896.697170952")), "auth.cram"),
+    (Mutation(rb"YWRh", b"535 5.7.8 Invalid\r\n"), "auth.cram-login"),
+    (Mutation(rb"AUTH CRAM-MD5", challenge(b"<other@mx.test>")), "auth.cram-login"),
+    (Mutation(rb"AUTH CRAM-MD5", b"334 *\r\n"), "auth.cram-login"),
+    (Mutation(rb"Y29uZm9ybSA", b"235 2.7.0 Ok\r\n"), "auth.cram-digest"),
     # Tokens (RFC 7628 3.2.3), unknown mechanisms (RFC 4954 4).
     (Mutation(rb"AUTH OAUTHBEARER", b"235 2.7.0 Ok\r\n"), "auth.token-refused"),
     (Mutation(rb"AQ==", b"235 2.7.0 Ok\r\n"), "auth.token-refused"),
@@ -393,12 +399,13 @@ def test_case_fails_with_a_wrong_server(id: str) -> None:
 
 
 async def test_limits_that_are_not_those_of_the_server(autojump_clock: trio.testing.MockClock) -> None:
-    """RFC 9422 4.1 and 4.2."""
-    over = ["limits.rcptmax-over", "limits.mailmax-over"]
-    enforced = Server(Mailboxes(), name=HOST, extensions=standard(LimitsExtension(mail_max=9, rcpt_max=9)))
-    assert [each.outcome for each in await results(enforced, over)] == [Outcome.PASSED] * 2
-    ignored = accepts_everything("LIMITS MAILMAX=9 RCPTMAX=9")
-    assert [each.outcome for each in await results(ignored, over)] == [Outcome.FAILED] * 2
+    """RFC 9422 4.1 to 4.3."""
+    over = ["limits.rcptmax-over", "limits.mailmax-over", "limits.rcptdomainmax-over"]
+    limited = LimitsExtension(mail_max=9, rcpt_max=9, rcpt_domain_max=3)
+    enforced = Server(Mailboxes(), name=HOST, extensions=standard(limited))
+    assert [each.outcome for each in await results(enforced, over)] == [Outcome.PASSED] * 3
+    ignored = accepts_everything("LIMITS MAILMAX=9 RCPTMAX=9 RCPTDOMAINMAX=3")
+    assert [each.outcome for each in await results(ignored, over)] == [Outcome.FAILED] * 3
     for recipients, outcome in ((101, Outcome.PASSED), (100, Outcome.FAILED)):
         limits = Limits(recipients=recipients)
         fewer = Server(Mailboxes(), name=HOST, limits=limits, extensions=standard(LimitsExtension(rcpt_max=101)))

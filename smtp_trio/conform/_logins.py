@@ -1,4 +1,4 @@
-"""The step of cases in which the client proves by SCRAM that it knows the password, and the server too."""
+"""Steps of cases in which the client proves by CRAM-MD5 or SCRAM that it knows the password."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ class ProvePassword:
     deceived: bool = False
 
     async def perform(self, connection: Connection) -> None:
-        user, password = (b64decode(connection.secrets[name]).decode() for name in ("user", "password"))
         binding = b"any" if self.deceived else _binding(connection) if self.mechanism.endswith("-PLUS") else b""
         context = MechanismContext(connection.host, os.urandom, channel_binding=binding)
-        steps = MECHANISMS[self.mechanism].client(PasswordCredentials(user, password), context)
+        steps = MECHANISMS[self.mechanism].client(_credentials(connection), context)
         challenge = None
         try:
             for command in (f"AUTH {self.mechanism} ", ""):
-                await self._send(connection, command, await _respond(steps, challenge))
+                await self._send(connection, command, await _respond(steps, challenge) or b"")
                 reply = await connection.read_reply("AUTH")
                 challenge = _decode(reply)
                 if self.deceived and challenge.startswith(b"e="):
@@ -59,11 +58,31 @@ class ProvePassword:
         if self.deceived:
             raise CaseFailedError("expected a refusal, got the signature of the server")
 
-    async def _send(self, connection: Connection, command: str, response: bytes | None) -> None:
-        # A reader of a report with the proof could try passwords against it.
-        connection.secrets = {**connection.secrets, "response": b64encode(response or b"")}
-        await connection.send(f"{command}{{response}}\r\n".encode())
+    async def _send(self, connection: Connection, command: str, response: bytes) -> None:
+        await _send_response(connection, command, response)
         connection.expected = "expected 334 or 5xx" if self.deceived else "expected 334"
+
+
+@frozen
+class AnswerCram:
+    """Answer the challenge of CRAM-MD5 (RFC 2195), which is the last reply, as the user of the run."""
+
+    async def perform(self, connection: Connection) -> None:
+        steps = MECHANISMS["CRAM-MD5"].client(_credentials(connection), MechanismContext(connection.host, os.urandom))
+        await _respond(steps, None)
+        response = await _respond(steps, _decode(connection.replies[-1]))
+        await _send_response(connection, "", response or b"")
+
+
+def _credentials(connection: Connection) -> PasswordCredentials:
+    """Return those of the user of the run."""
+    return PasswordCredentials(*(b64decode(connection.secrets[name]).decode() for name in ("user", "password")))
+
+
+async def _send_response(connection: Connection, command: str, response: bytes) -> None:
+    # A reader of a report with the proof could try passwords against it.
+    connection.secrets = {**connection.secrets, "response": b64encode(response)}
+    await connection.send(f"{command}{{response}}\r\n".encode())
 
 
 def _binding(connection: Connection) -> bytes:
