@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from protocol.driver import ServerDriver, respond
+from protocol.test_extension_sets import ALL, HOOKS, NOW, TRUSTED
 from protocol.test_segmentation import check_same_results
 
 from smtp_trio.protocol import (
@@ -36,7 +37,7 @@ from smtp_trio.protocol import (
 )
 from smtp_trio.protocol.der import dns_names, public_key_info
 from smtp_trio.protocol.dialogue import MESSAGE
-from smtp_trio.protocol.extensions import KNOWN, Auth, BinaryMime
+from smtp_trio.protocol.extensions import KNOWN, Auth, BinaryMime, Lmtp
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand
 from smtp_trio.protocol.framing import ReceiveBuffer
 from smtp_trio.protocol.grammar import Grammar
@@ -57,6 +58,9 @@ MODES = (NORMAL, STRICT, lenient_mode("default.test"))
 NEWLINES = ("reject", "normalize", "preserve")
 GRAMMAR = Grammar(KNOWN)
 MECHANISM_NAMES = tuple(MECHANISMS)
+EVERY_EXTENSION = (*(each for each in ALL if each.keyword != "AUTH"), Auth(cleartext=True, mechanisms=MECHANISM_NAMES))
+#: Without LMTP and with it.
+GRAMMARS = (Grammar(EVERY_EXTENSION), Grammar((Lmtp(), *EVERY_EXTENSION)))
 CREDENTIALS: dict[type[ClientCredentials], ClientCredentials] = {
     PasswordCredentials: PasswordCredentials("fred", "secret"),
     BearerToken: BearerToken("fred", "token"),
@@ -81,6 +85,7 @@ def cuts(choices: bytes, length: int) -> list[int]:
 def run_server(octets: bytes, at: list[int], **settings: Any) -> ServerDriver:
     """Send a server these octets in segments, and then the end of the input."""
     driver = ServerDriver(size=2000, limits=Limits(errors=15, work=150, received=2, line=600), **settings)
+    driver.urls = {"imap://x/1": [b"Subject: x\r\n", b"\r\n"], "imap://x/2": [b"\r", b"\n."]}
     driver.send_in_segments(octets, at)
     driver.end_input()
     return driver
@@ -94,6 +99,23 @@ def server(data: bytes) -> None:
         "newlines": NEWLINES[newlines % len(NEWLINES)],
         "hooks": {"auth", "expn"},
         "extensions": standard(Auth(cleartext=True), BinaryMime()),
+    }
+    check_same_results(
+        run_server(octets, cuts(bytes(choices), len(octets)), **settings), run_server(octets, [], **settings)
+    )
+
+
+def extensions(data: bytes) -> None:
+    """Run sessions of servers with every extension, as in `server`, of LMTP or SMTP and with or without trust and TLS."""
+    (choice, *choices), octets = take(data, 4)
+    lmtp = choice & 1
+    settings: dict[str, Any] = {
+        "extensions": GRAMMARS[lmtp],
+        "hooks": HOOKS | {"auth", "secret", "expn"},
+        "trusted": TRUSTED if choice & 2 else frozenset(),
+        "secure": bool(choice & 4),
+        "now": lambda: NOW,
+        "checked": not lmtp,  # in LMTP the end of a message has any number of replies
     }
     check_same_results(
         run_server(octets, cuts(bytes(choices), len(octets)), **settings), run_server(octets, [], **settings)
@@ -216,5 +238,6 @@ def certificates(data: bytes) -> None:
 
 Target = Callable[[bytes], None]
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (server, auth, client, replies, challenges, paths, parameters, certificates)
+    target.__name__: target
+    for target in (server, extensions, auth, client, replies, challenges, paths, parameters, certificates)
 }
