@@ -26,8 +26,9 @@ trio.run(main)
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .protocol.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._client.client import Client as Client, ClientSettings as ClientSettings
@@ -100,9 +101,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Each module with the public names that it defines. A module is imported when one of its names is first used, so that
-# ``smtp_trio.protocol`` works without Trio and a program loads only the half, server or client, that it needs. Type checkers
-# read the imports above instead; tests/test_imports.py compares the two lists.
+# The public names, by module; see `lazy_names`. So ``smtp_trio.protocol`` works without Trio, and a program loads only the half,
+# server or client, that it needs.
 _MODULES = {
     "_client.client": "Client ClientSettings",
     "_client.connect": "ConnectSettings connect send",
@@ -130,20 +130,8 @@ _MODULES = {
     "protocol.sasl": "AnonymousCredentials BearerToken Credentials ExternalCredentials PasswordCredentials ScramSecret",
     "routing._connect": "connect_domain",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = list(_HOMES)
+__all__ = [name for names in _MODULES.values() for name in names.split()]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """Import a public name when it is first used (PEP 562)."""
-        if name not in _HOMES:
-            raise AttributeError(f"module 'smtp_trio' has no attribute {name!r}")
-        value = getattr(import_module(f"smtp_trio.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

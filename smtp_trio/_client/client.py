@@ -32,8 +32,9 @@ from ..protocol import (
     Vrfy,
 )
 from ..protocol.arguments import check_items, check_type
-from ..protocol.extensions import KNOWN, merge_extensions
 from ..protocol.extensions.auth import AuthCommand
+from ..protocol.extensions.defaults import merge_extensions
+from ..protocol.extensions.known import KNOWN
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.extensions.xclient import XclientCommand

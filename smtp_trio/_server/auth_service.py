@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import trio
 
 from .._types import Peer
 from ..protocol import Limits
-from ..protocol.sasl import Computation, MechanismContext
 from .client_memory import Memory, group_of
 from .fair_threads import FairThreads, turn_of
 from .peers import counted_as, has_left
+
+if TYPE_CHECKING:
+    from ..protocol.sasl import Computation, MechanismContext, RandomBytes
 
 #: The addresses that are remembered. See `client_memory` for the one that is forgotten when there are more.
 MAX_ADDRESSES = 10000
@@ -38,9 +42,9 @@ KEY_THREADS = 2
 class AuthService:
     """Counts the failed logins of each address within ``limits.auth_window`` seconds, and derives keys."""
 
-    def __init__(self, context: MechanismContext, limits: Limits) -> None:
-        #: The name and the random numbers for SASL mechanisms.
-        self.context: MechanismContext = context
+    def __init__(self, name: str, token: RandomBytes, limits: Limits) -> None:
+        self._name = name
+        self._token = token
         #: For the computations of mechanisms.
         self.threads: FairThreads = FairThreads(KEY_THREADS)
         self._limit = limits.auth_failures_per_peer
@@ -48,6 +52,13 @@ class AuthService:
         self._seconds = limits.auth_window
         self._delay = limits.auth_delay
         self._failures: Memory[array[float]] = Memory(MAX_ADDRESSES, limits.auth_window)
+
+    @cached_property
+    def context(self) -> MechanismContext:
+        """The name and the random numbers for SASL mechanisms, which are imported for the first AUTH."""
+        from ..protocol.sasl import MechanismContext
+
+        return MechanismContext(self._name, self._token)
 
     def locked(self, peer: Peer) -> bool:
         """Return whether the address has so many failures that it may not log in."""

@@ -8,8 +8,7 @@ import trio
 
 from .._types import Peer
 from ..protocol import BadCommandError, Command, Reply
-from ..protocol.extensions.auth import TRY_LATER, Auth, AuthCommand, AuthResponse, Credentials
-from ..protocol.sasl import Computation, SecretRequest
+from ..protocol.extensions.auth import TRY_LATER, Auth, AuthCommand, AuthResponse
 from .auth_service import AuthService
 from .transaction import TransactionSession
 
@@ -124,6 +123,8 @@ class _Attempt:
         return reply
 
     async def _exchange(self, command: AuthCommand) -> Reply | None:
+        from ..protocol.sasl import Computation, Credentials, SecretRequest  # not before the first AUTH
+
         session, service = self.session, self.session.auth_service
         protocol = session.protocol
         # Only this extension has the command, so that there is one.

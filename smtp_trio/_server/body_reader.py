@@ -26,7 +26,6 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.commands import END_OF_DATA
-from ..protocol.extensions.burl import UNAVAILABLE
 from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .memory import NO_MEMORY
@@ -458,6 +457,8 @@ class BodyReader:
             if fetched is None:
                 if reason is not None:
                     protocol.reach(reason)
+                from ..protocol.extensions.burl import UNAVAILABLE
+
                 raise self._fail("the URL of BURL took too long", UNAVAILABLE)
             octets = fetched
         protocol.add_fetched(octets)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -17,6 +16,9 @@ from .._types import Peer
 from .client_memory import group_of
 from .peers import counted_as
 from .threads import run_in_thread
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 ResultT = TypeVar("ResultT")
 
@@ -128,7 +130,11 @@ class FairThreads:
 
     def __init__(self, threads: int, *, idle: bool = False) -> None:
         self._limiter = trio.CapacityLimiter(threads)
-        self._pool = ThreadPoolExecutor(threads, "smtp-trio", initializer=lower_priority) if idle else None
+        self._pool: ThreadPoolExecutor | None = None
+        if idle:
+            from concurrent.futures import ThreadPoolExecutor  # of no use to other servers
+
+            self._pool = ThreadPoolExecutor(threads, "smtp-trio", initializer=lower_priority)
         self._turns = Turns(threads)
 
     async def run(

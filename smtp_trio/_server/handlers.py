@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..protocol import (
     Command,
     Connect,
-    Data,
-    Ehlo,
-    Helo,
     Mail,
     Rcpt,
     Reply,
-    Rset,
 )
-from ..protocol.extensions.atrn import Atrn
-from ..protocol.extensions.auth import AuthCommand
-from ..protocol.extensions.burl import Burl, BurlLast
-from ..protocol.extensions.chunking import Bdat, BdatLast
-from ..protocol.extensions.lmtp import Lhlo
-from ..protocol.extensions.starttls import StartTlsCommand
-from ..protocol.extensions.xclient import XclientCommand
-from ..protocol.extensions.xforward import XforwardCommand
 from ..protocol.replies import LOCAL_ERROR
 from .authentication import AuthSession, auth
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from ..protocol.extensions.xclient import XclientCommand
+    from ..protocol.extensions.xforward import XforwardCommand
 
 #: The reply in place of the greeting when the `connect` hook fails.
 CONNECT_FAILED = Reply(421, "Local error in processing; closing the connection", "")
@@ -195,20 +187,19 @@ def message(session: HandlerSession, command: Command) -> Awaitable[None]:
 
 
 Handler = Callable[[HandlerSession, Any], Awaitable[None]]
-#: The handlers of the commands that `default` is not for. QUIT needs none: its reply closes the dialogue.
-HANDLERS: dict[type[Command], Handler] = {
-    Ehlo: hello,
-    Helo: hello,
-    Lhlo: hello,
-    Rset: rset,
-    StartTlsCommand: starttls,
-    XclientCommand: xclient,
-    XforwardCommand: xforward,
-    AuthCommand: auth,
-    Atrn: atrn,
-    Data: message,
-    Bdat: message,
-    BdatLast: message,
-    Burl: message,
-    BurlLast: message,
+#: The handlers of the commands that `default` is not for, by verb, so that the classes of those that a server does not offer
+#: are not imported. QUIT needs none: its reply closes the dialogue.
+HANDLERS: dict[str, Handler] = {
+    "EHLO": hello,
+    "HELO": hello,
+    "LHLO": hello,
+    "RSET": rset,
+    "STARTTLS": starttls,
+    "XCLIENT": xclient,
+    "XFORWARD": xforward,
+    "AUTH": auth,
+    "ATRN": atrn,
+    "DATA": message,
+    "BDAT": message,
+    "BURL": message,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -20,10 +20,12 @@ from ..protocol import (
     Rset,
 )
 from ..protocol.commands import COMMON_CODES
-from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER, AuthCommand
-from ..protocol.replies import LOCAL_ERROR
-from ..protocol.sasl import ScramSecret, Secret
+from ..protocol.extensions.auth import TRY_LATER, AuthCommand
+from ..protocol.replies import INVALID_CREDENTIALS, LOCAL_ERROR
 from .observed import Observed, Observer
+
+if TYPE_CHECKING:
+    from ..protocol.sasl import Secret
 
 #: A hook that is ready to be called, with the session (or the server) and the hook's further arguments.
 Hook = Callable[..., Awaitable[Any]]
@@ -375,6 +377,8 @@ def keep_secret(answer: object, found: list[Secret | Reply | None]) -> Exception
 
     It is not raised here: the value may be a secret, which would be in the frames of a traceback.
     """
+    from ..protocol.sasl import ScramSecret
+
     if answer is None or isinstance(answer, str | ScramSecret):
         found.append(answer)
         return None

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING
 
 from ..protocol import Command, Expn, Extension, Hello, Help, Mail, Rcpt, Reply, Vrfy
 from ..protocol.commands import VERBS
-from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
-from ..protocol.sasl import Secret
+from ..protocol.replies import INVALID_CREDENTIALS
 from .hook_runner import NO_DATA_HOOK, Hook
 
 if TYPE_CHECKING:
+    from ..protocol.sasl import Credentials, Secret
     from .body import Body
     from .server import Server
     from .session import Session
@@ -240,6 +239,8 @@ def check_function(name: str, hook: object) -> None:
 
 def similar_hook(name: str, names: Iterable[str]) -> str | None:
     """Return the hook that ``name`` is probably a misspelling of, or None."""
+    from difflib import get_close_matches  # which few applications need
+
     name = name.lower()
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)

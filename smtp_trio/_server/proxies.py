@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 from attrs import define
@@ -15,11 +15,14 @@ from .._types import Counts, Peer, unmap
 from .._wire import BROKEN
 from ..protocol import Extension
 from ..protocol.arguments import check_type
-from ..protocol.attributes import TEMPORARY
-from ..protocol.extensions import Xclient, Xforward
-from ..protocol.proxy_header import V2_OCTETS, V2_START, Address, ProxyHeader, ProxyHeaderError, ProxyHeaderReader
 from .log_events import NO_PROXY_HEADER
 from .peers import GONE
+
+if TYPE_CHECKING:
+    from ..protocol.proxy_header import Address, ProxyHeader
+
+# `proxy_header` and the two extensions are imported by the functions that need them, since few servers do: that would be a
+# twentieth of the time that importing the server takes.
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: What `Server` takes for a network: an address, a network, or "unix" for all unix sockets.
@@ -68,8 +71,16 @@ class TrustedNetworks:
 
     def __init__(self, xclient_from: Iterable[NetworkLike], xforward_from: Iterable[NetworkLike]) -> None:
         self._xclient = PeerNetworks(xclient_from, "xclient_from")
-        networks = ((Xclient(), self._xclient), (Xforward(), PeerNetworks(xforward_from, "xforward_from")))
-        self._networks = [(extension, each) for extension, each in networks if each]
+        xforward = PeerNetworks(xforward_from, "xforward_from")
+        self._networks: list[tuple[Extension, PeerNetworks]] = []
+        if self._xclient:
+            from ..protocol.extensions.xclient import Xclient
+
+            self._networks.append((Xclient(), self._xclient))
+        if xforward:
+            from ..protocol.extensions.xforward import Xforward
+
+            self._networks.append((Xforward(), xforward))
         #: The extensions that a server offers to them.
         self.extensions: tuple[Extension, ...] = tuple(extension for extension, _ in self._networks)
 
@@ -129,6 +140,8 @@ def peer_of_xclient(peer: Peer, attributes: Mapping[str, str | None]) -> Peer:
 
     Another address has another port and another name.
     """
+    from ..protocol.attributes import TEMPORARY
+
     host, port, kind, name = peer.host, peer.port, peer.kind, peer.name
     if "ADDR" in attributes:
         host, port, name = unmap(attributes["ADDR"] or ""), None, None
@@ -206,6 +219,8 @@ class ProxyHeaders:
 
     async def receive(self, stream: trio.abc.Stream, connection: Connection) -> Connection | None:
         """Receive a header, and no octet after it. Return ``connection`` with its addresses, or None to close it."""
+        from ..protocol.proxy_header import ProxyHeaderError
+
         problem = f"not received within {self._seconds:g} seconds"
         with trio.move_on_after(self._seconds) as scope:
             self._waiting.add(scope)
@@ -236,6 +251,8 @@ class ProxyHeaders:
 
 async def read_header(stream: trio.abc.Stream) -> ProxyHeader:
     """Read a header from a stream, and no octet after it. Raises `ProxyHeaderError`."""
+    from ..protocol.proxy_header import V2_OCTETS, V2_START, ProxyHeaderError, ProxyHeaderReader
+
     reader = ProxyHeaderReader()
     # A stream in general is only asked for octets that belong to the header. For version 1 that is one after another, so
     # with a socket the octets are looked at first: those that belong to the header are removed afterwards.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..protocol.extensions.mt_priority import MT_PRIORITY
-
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -96,8 +94,9 @@ def received_field(
         lines[1] += f" id {envelope.id}"
         if len(envelope.rcpts) == 1:
             lines.append(f"for <{envelope.rcpts[0].recipient.raw}>")
-        if (priority := envelope.mail.params.get(MT_PRIORITY)) is not None:  # RFC 6710 4.1 (2) and 7
-            lines[-1] += f" PRIORITY {priority:d}"
+        for param, value in envelope.mail.params.items():
+            if param.keyword == "MT-PRIORITY":  # RFC 6710 4.1 (2) and 7
+                lines[-1] += f" PRIORITY {value:d}"
     lines[-1] += ";"
     lines.append(date_time(now))
     return ("\r\n\t".join(lines) + "\r\n").encode()

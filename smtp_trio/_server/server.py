@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from weakref import ref
 
 import trio
@@ -24,10 +24,10 @@ from .._wire import check_context
 from ..protocol import Extension, Limits, ServerProtocol, Strictness
 from ..protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
 from ..protocol.body_inspector import Newlines
-from ..protocol.extensions import STANDARD, Lmtp, StartTls, merge_extensions, with_lmtp
+from ..protocol.extensions.defaults import STANDARD, merge_extensions, with_lmtp
+from ..protocol.extensions.starttls import StartTls
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
-from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
 from .admission import Admission
 from .auth_service import AuthService
@@ -41,7 +41,9 @@ from .proxies import Connection, NetworkLike, PeerNetworks, ProxyHeaders, Truste
 from .screening import Screening
 from .session_task import SessionTask
 from .state import HookTable, ServerState
-from .tls_files import TlsFiles
+
+if TYPE_CHECKING:
+    from .tls_files import TlsFiles
 
 #: The port that is for SMTP only.
 LMTP_NEVER = 25
@@ -141,7 +143,7 @@ class Server:
         #: The deviations from the grammar that are accepted, as ``lenient`` and ``strict`` select them.
         self.strictness: Strictness = select_mode(self.name, lenient=lenient, strict=strict)
         #: The protocol is LMTP and not SMTP.
-        self.lmtp: bool = lmtp or any(isinstance(each, Lmtp) for each in self.extensions)
+        self.lmtp: bool = lmtp or any(each.keyword == "LMTP" for each in self.extensions)
         #: Returns the current time.
         self.now: Callable[[], datetime] = now
         #: Returns a number of random octets.
@@ -154,7 +156,7 @@ class Server:
             functions,
             timeouts=self.timeouts,
             memory=limits.memory,
-            auth_service=AuthService(MechanismContext(self.name, token), limits),
+            auth_service=AuthService(self.name, token, limits),
         )
         self._admission = Admission(limits, self._state.counts, self._state.memory)
         self._sessions: OpenSessions[SessionTask] = OpenSessions(self._state, self._admission, limits.sessions)
@@ -215,6 +217,8 @@ class Server:
             return
         if files is None:
             raise ValueError("no files to read again: give an SSL context or TlsFiles")
+        from .tls_files import TlsFiles  # which a server without TLS does not need
+
         check_type(files, "tls", (ssl.SSLContext, TlsFiles))
         self.tls, self._tls_files = files.load(), files
 

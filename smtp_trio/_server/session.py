@@ -10,8 +10,6 @@ import trio
 from .._types import Envelope, MessageState, Peer, TlsInfo
 from ..protocol import Command, CountedCommand, Data, Hello, Reply
 from ..protocol.arguments import check_callable, check_type
-from ..protocol.extensions.atrn import Atrn
-from ..protocol.extensions.burl import Burl
 from ..protocol.replies import OK
 from .received import protocol_name, received_field
 from .recipient_replies import queued
@@ -149,7 +147,7 @@ class Session:
 
         :raises RuntimeError: this is not the hook of ATRN.
         """
-        if not isinstance(self._hooks.command(), Atrn):
+        if self._hooks.command().verb != "ATRN":
             raise RuntimeError("take_over can be called in the atrn hook only")
         check_callable(function, "function")
         self._hooks.successor = function
@@ -164,7 +162,7 @@ class Session:
 
         :raises RuntimeError: this is not the hook of BURL.
         """
-        if not isinstance(self._hooks.command(), Burl):
+        if self._hooks.command().verb != "BURL":
             raise RuntimeError("provide can be called in the burl hook only")
         check_type(octets, "octets", (bytes, AsyncIterable), shown=False)
         self._hooks.provided = octets

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..protocol import BadCommandError, Command, Connect, EndOfData, Mail, Path, Rcpt
-from ..protocol.extensions.xforward import NAMES as XFORWARD_NAMES
 from ..protocol.syntax import ARGUMENT, normalize_space
 from . import log_events
 from .log_events import Address, ClientText, Value
@@ -129,7 +128,9 @@ class SessionLog:
 
     def forwarded(self, attributes: Mapping[str, str | None]) -> None:
         """Log the attributes of an XFORWARD."""
-        fields = {name.lower(): client_text(attributes.get(name)) for name in XFORWARD_NAMES}
+        from ..protocol.extensions.xforward import NAMES
+
+        fields = {name.lower(): client_text(attributes.get(name)) for name in NAMES}
         log_events.FORWARDED.log(fields, id=self._id, peer=self.peer)
 
     def unexpected_proxy_header(self) -> None:

@@ -30,12 +30,10 @@ from ..protocol import (
 )
 from ..protocol.dialogue import CLOSED
 from ..protocol.extensions.auth import AuthCommand
-from ..protocol.extensions.xclient import XclientCommand, begin_session
 from ..protocol.replies import PROXY_HEADER
 from .auth_service import AuthService
 from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
-from .handshake import record_tls, start_tls
 from .hook_runner import HookRunner
 from .log_events import HOOK_CANCELLED, HOOK_FAILED
 from .memory import FREE_ENVELOPE, FREE_INPUT, NO_MEMORY
@@ -47,6 +45,7 @@ from .transaction import Transaction
 from .turns import READ_SIZE, Turns
 
 if TYPE_CHECKING:
+    from ..protocol.extensions.xclient import XclientCommand
     from .server import Server
     from .state import HookTable, ServerState
 
@@ -247,6 +246,8 @@ class SessionTask:
 
     def change_client(self, command: XclientCommand) -> bool:
         """Change the addresses as XCLIENT demands. Return False if the client has too many connections."""
+        from ..protocol.extensions.xclient import begin_session
+
         session, state = self.session, self.protocol.state
         begin_session(state, command)  # before the connect hook, which is one of the client that was named
         session.context.clear()
@@ -271,6 +272,8 @@ class SessionTask:
             return False
         if isinstance(self.wire.stream, trio.SSLStream):
             if self.session.tls is None:  # the caller has done the handshake
+                from .handshake import record_tls
+
                 record_tls(self, self.wire.stream)
             self.protocol.tls_started()
         self.connected = True
@@ -295,7 +298,7 @@ class SessionTask:
                 if self._queue(command, self.protocol.default_reply(command)):
                     await self.flush()
             else:
-                await HANDLERS.get(kind, default)(self, command)
+                await HANDLERS.get(command.verb, default)(self, command)
         await self.flush()
 
     async def receive_command(self) -> Command | None:
@@ -523,6 +526,8 @@ class SessionTask:
 
     async def start_tls(self) -> bool:
         """Do the TLS handshake on the connection. If it fails, return False: the session is over then."""
+        from .handshake import start_tls
+
         context = self.server.tls
         assert context is not None
         return await start_tls(self, context, self.server.timeouts.tls)

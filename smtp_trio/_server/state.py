@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import trio
@@ -16,8 +17,10 @@ from .auth_service import AuthService
 from .handlers import HANDLERS
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
-from .measurements import Measurements
 from .memory import MemoryBudget
+
+if TYPE_CHECKING:
+    from .measurements import Measurements
 
 # A session looks up its hooks for every command, so they are prepared once, when they are installed: `HookTable.hooks`
 # has only those that the application has written, and `HookTable.unhooked` the commands for which no hook has to be
@@ -37,7 +40,7 @@ class HookTable:
         #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
         self.names: frozenset[str] = frozenset(hooks)
         found = frozenset(
-            command for command in grammar.verbs.values() if command not in HANDLERS and command.hook not in hooks
+            command for command in grammar.verbs.values() if command.verb not in HANDLERS and command.hook not in hooks
         )
         every = "message" in hooks or "response" in hooks
         #: Commands without a hook or a handler: their default reply is queued at once.
@@ -112,6 +115,8 @@ class ServerState:
     def observe(self) -> Measurements:
         """Measure hooks and sessions from now on."""
         if self.measurements is None:
+            from .measurements import Measurements  # few servers are observed
+
             self.measurements = Measurements()
             for table in self._tables:
                 table.observe(self.measurements)

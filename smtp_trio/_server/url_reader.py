@@ -10,7 +10,6 @@ import trio
 
 from ..protocol import BodyError, CountedCommand
 from ..protocol.arguments import check_type
-from ..protocol.extensions.burl import UNAVAILABLE
 from ..protocol.replies import LOCAL_ERROR
 from .hook_runner import HookRunner
 from .memory import Keeper
@@ -109,6 +108,8 @@ class UrlReader:
         while self._at == len(self._item):
             self._set_item(b"", keeper)
             if self._incomplete:
+                from ..protocol.extensions.burl import UNAVAILABLE
+
                 raise BodyError("the read of the URL of BURL was cancelled", UNAVAILABLE)
             if self._iterator is None:
                 return b""

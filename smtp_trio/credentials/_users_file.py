@@ -13,8 +13,9 @@ from .._server.fair_threads import FairThreads, turn_of
 from .._timeouts import clock_jumps
 from ..protocol import Reply
 from ..protocol.arguments import check_number, check_type
-from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER, Credentials
-from ..protocol.sasl import ScramHash, ScramSecret, Secret
+from ..protocol.extensions.auth import TRY_LATER
+from ..protocol.replies import INVALID_CREDENTIALS
+from ..protocol.sasl import Credentials, ScramHash, ScramSecret, Secret
 from ..protocol.sasl.scram_secret import KEY_OCTETS, MIN_ITERATIONS
 from ._format import SALT_OCTETS, Hashed, StoredUser, Users, cost, parse
 

@@ -39,7 +39,8 @@ from .dot_stuffing import DotStuffer
 from .errors import LocalProtocolError, NotOfferedError, RemoteProtocolError, SMTPError
 from .events import CONNECTION_LOST, NEED_DATA, Signal
 from .extension import Extension
-from .extensions import KNOWN, eightbitmime
+from .extensions import eightbitmime
+from .extensions.known import KNOWN
 from .extensions.smtputf8 import SMTPUTF8
 from .framing import ReceiveBuffer
 from .grammar import Grammar, overrides

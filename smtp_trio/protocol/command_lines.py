@@ -6,15 +6,14 @@ from . import replies
 from .commands import Command
 from .dialogue import GREETED, Dialogue
 from .errors import BadCommandError
-from .framing import LineReader, ReceiveBuffer
+from .framing import PROXY_V1, PROXY_V2, LineReader, ReceiveBuffer
 from .grammar import Grammar
-from .proxy_header import V1, V2
 from .replies import Reply
 from .syntax import normalize_space
 
 #: The beginnings of a TLS handshake, and of PROXY headers.
 TLS_RECORD = b"\x16\x03"
-NOT_COMMANDS = (TLS_RECORD, V1, V2)
+NOT_COMMANDS = (TLS_RECORD, PROXY_V1, PROXY_V2)
 
 
 class CommandLines(LineReader):

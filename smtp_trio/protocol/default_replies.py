@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from .commands import Command, Connect, Ehlo, Helo, Help, Mail, Quit, Rcpt
-from .extensions.lmtp import Lhlo
-from .extensions.xclient import XclientCommand
+from .commands import Command, Ehlo, Help, Mail, Rcpt
 from .grammar import Grammar
 from .params import NO_PARAMS
 from .replies import Reply
@@ -20,7 +18,7 @@ UsableVerbs = Callable[[], Sequence[str]]
 
 def default_reply(command: Command, state: SessionState, grammar: Grammar, usable: UsableVerbs) -> Reply:
     """Return the default reply to ``command`` of a server with this state and grammar."""
-    make = COMPUTED.get(type(command))
+    make = COMPUTED.get(command.verb)
     return make(command, state, grammar, usable) if make is not None else command.default_reply
 
 
@@ -71,16 +69,16 @@ def quit_reply(name: str) -> Reply:
     return Reply(221, f"{name} Goodbye", "2.0.0")
 
 
-#: Default replies that are computed; those of all other commands are constants, `Command.default_reply`.
+#: Default replies that are computed, by verb; those of all other commands are constants, `Command.default_reply`.
 #: RFC 5321 4.2 and 4.3.1: the greeting and the replies to EHLO, HELO and QUIT begin with the server's name.
-COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar, UsableVerbs], Reply]] = {
-    Connect: _greeting,
-    XclientCommand: _greeting,
-    Ehlo: _ehlo,
-    Lhlo: _ehlo,
-    Helo: lambda _, state, *__: helo_reply(state.name),
-    Quit: lambda _, state, *__: quit_reply(state.name),
-    Help: _help,
-    Mail: _path,
-    Rcpt: _path,
+COMPUTED: Mapping[str, Callable[[Any, SessionState, Grammar, UsableVerbs], Reply]] = {
+    "CONNECT": _greeting,
+    "XCLIENT": _greeting,
+    "EHLO": _ehlo,
+    "LHLO": _ehlo,
+    "HELO": lambda _, state, *__: helo_reply(state.name),
+    "QUIT": lambda _, state, *__: quit_reply(state.name),
+    "HELP": _help,
+    "MAIL": _path,
+    "RCPT": _path,
 }

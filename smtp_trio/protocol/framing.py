@@ -33,6 +33,8 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 # with a hundred small commands is not copied a hundred times.
 
 CRLF = b"\r\n"
+#: The first octets of each version of a PROXY header (see `proxy_header`).
+PROXY_V1, PROXY_V2 = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 #: The beginning of a line that is meant to be one of these commands, whatever is wrong with the rest of it.
 #: `LineReader` keeps the beginning of a line for it: the octets before the verb do not matter, and few after it do.
 MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT|BURL|MAIL|RCPT)(?![A-Z0-9])", re.IGNORECASE)

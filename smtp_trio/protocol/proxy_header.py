@@ -18,6 +18,7 @@ from attrs import Attribute, field, frozen
 from .arguments import argument, check_items, check_type
 from .crc32c import crc32c
 from .errors import RemoteProtocolError
+from .framing import PROXY_V1, PROXY_V2
 from .hosts import check_port
 
 # The two versions
@@ -40,8 +41,6 @@ from .hosts import check_port
 # sends for a connection of its own, such as a health check (its other octets have to be ignored), and UNKNOWN (version 1)
 # or UNSPEC (version 2), for a client whose address it does not know or cannot write.
 
-#: The first octets of each version.
-V1, V2 = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 #: The longest header of version 1, with its CRLF, and the shortest one.
 V1_OCTETS, V1_LEAST = 107, len(b"PROXY UNKNOWN\r\n")
 #: The first octets of version 2, which have the length of the rest.
@@ -199,7 +198,7 @@ class ProxyHeader:
                 f"a header must have at most {V2_OCTETS} octets after the first {V2_START}, got {len(rest)}"
             )
         command, protocol = LOCAL if self.local else PROXY, STREAM if family else UNSPEC
-        header = START.pack(V2, VERSION_2 | command, family << 4 | protocol, len(rest)) + rest
+        header = START.pack(PROXY_V2, VERSION_2 | command, family << 4 | protocol, len(rest)) + rest
         return header[:-4] + crc32c(header).to_bytes(4, "big") if self.checksum else header
 
     def _values(self) -> list[tuple[int, bytes]]:
@@ -274,7 +273,7 @@ class ProxyHeaderReader:
         octets = self._octets
         if self.header is not None:
             return 0
-        if octets and octets.startswith(V2[: len(octets)]):
+        if octets and octets.startswith(PROXY_V2[: len(octets)]):
             return max(V2_START, _v2_octets(octets)) - len(octets)
         return max(V1_LEAST - len(octets), 2 - octets.endswith(b"\r"))
 
@@ -285,11 +284,11 @@ class ProxyHeaderReader:
         """
         before = len(self._octets)
         octets = self._octets + data
-        if octets.startswith(V2[: len(octets)]):
+        if octets.startswith(PROXY_V2[: len(octets)]):
             end = _v2_octets(octets)
             if 0 < end <= len(octets):
                 self.header = _parse_v2(octets[:end])
-        elif octets.startswith(V1[: len(octets)]):
+        elif octets.startswith(PROXY_V1[: len(octets)]):
             end = octets.find(b"\n", 0, V1_OCTETS) + 1
             if end:
                 self.header = _parse_v1(octets[:end])

@@ -180,3 +180,5 @@ HOST_ACCEPTS_NO_MAIL = Reply(521, "Host does not accept mail", "5.3.2")
 DOMAIN_ACCEPTS_NO_MAIL = Reply(556, "Domain does not accept mail", "5.1.10")
 SENDER_ACCEPTS_NO_MAIL = Reply(550, "Domain of the sender does not accept mail", "5.7.27")
 LOCAL_ERROR = Reply(451, "Local error in processing", "4.3.0")
+#: For AUTH (RFC 4954 6).
+INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")

@@ -49,7 +49,7 @@ from .error_count import SMALL_CHUNK, ErrorCount
 from .errors import BadCommandError, LocalProtocolError
 from .events import CONNECTION_LOST, FAULT, NEED_DATA, Event
 from .extension import Extension
-from .extensions import STANDARD
+from .extensions.defaults import STANDARD
 from .framing import CountedReader, DotTerminatedReader, ReceiveBuffer
 from .grammar import Grammar
 from .limits import Limits

@@ -25,7 +25,7 @@ from smtp_trio._cli.message_files import find_message
 from smtp_trio._cli.send import default_port
 from smtp_trio.protocol import Mail, Rcpt
 from smtp_trio.protocol.extensions import Auth, EightBitMime, SmtpUtf8, standard
-from smtp_trio.protocol.extensions.auth import Credentials
+from smtp_trio.protocol.sasl import Credentials
 
 ME, YOU, HER = "me@example.net", "you@example.org", "her@example.org"
 MESSAGE = f"From: {ME}\r\nTo: You <{YOU}>\r\nSubject: hi\r\n\r\n.hello\r\n".encode()

@@ -15,7 +15,7 @@ from processes import HOST, run, running
 
 from smtp_trio import Hooks, Reply, Server, Session
 from smtp_trio.protocol.extensions import Auth, standard
-from smtp_trio.protocol.extensions.auth import Credentials
+from smtp_trio.protocol.sasl import Credentials
 
 from .test_send import ME, MESSAGE, YOU, Authority, Recorder, ScriptedServer, running_server, send
 

@@ -34,7 +34,7 @@ from smtp_trio.credentials import ScryptHash, UsersFile, delete_user, set_passwo
 from smtp_trio.credentials._format import StoredUser, decode_secret, encode_secret, parse
 from smtp_trio.credentials._users_file import MAX_CONCURRENT
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
+from smtp_trio.protocol.replies import INVALID_CREDENTIALS
 
 # The third test vector of RFC 7914 12.
 VECTOR = (

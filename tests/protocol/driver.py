@@ -27,18 +27,16 @@ from smtp_trio.protocol import (
     ServerProtocol,
 )
 from smtp_trio.protocol.extensions.auth import (
-    INVALID_CREDENTIALS,
     Auth,
     AuthCommand,
     AuthResponse,
-    Credentials,
     ExchangeStep,
 )
 from smtp_trio.protocol.extensions.burl import Burl
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 from smtp_trio.protocol.extensions.xclient import XclientCommand
-from smtp_trio.protocol.replies import PROXY_HEADER
-from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, MechanismContext, Secret
+from smtp_trio.protocol.replies import INVALID_CREDENTIALS, PROXY_HEADER
+from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, Credentials, MechanismContext, Secret
 
 NAME = "mx.test"
 HELLO = "EHLO client.test"

@@ -13,10 +13,9 @@ from smtp_trio.protocol.extensions.auth import (
     AUTH,
     AuthCommand,
     AuthResponse,
-    Credentials,
 )
 from smtp_trio.protocol.extensions.eightbitmime import BODY
-from smtp_trio.protocol.sasl import MECHANISMS, MechanismContext, PasswordCredentials
+from smtp_trio.protocol.sasl import MECHANISMS, Credentials, MechanismContext, PasswordCredentials
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes, respond
 

@@ -37,8 +37,8 @@ from smtp_trio.protocol.extensions import (
     Size,
     StartTls,
     standard,
-    with_lmtp,
 )
+from smtp_trio.protocol.extensions.defaults import with_lmtp
 from smtp_trio.protocol.extensions.lmtp import Lhlo
 from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.replies import OK

@@ -11,7 +11,8 @@ from hypothesis import given, strategies as st
 
 from smtp_trio.protocol.crc32c import crc32c
 from smtp_trio.protocol.dialogue import CLOSED
-from smtp_trio.protocol.proxy_header import V2, V2_OCTETS, ProxyHeader, ProxyHeaderError, ProxyHeaderReader, ProxyTls
+from smtp_trio.protocol.framing import PROXY_V2
+from smtp_trio.protocol.proxy_header import V2_OCTETS, ProxyHeader, ProxyHeaderError, ProxyHeaderReader, ProxyTls
 
 from .driver import ServerDriver
 
@@ -21,7 +22,7 @@ TCP4 = struct.pack("!4s4sHH", bytes([192, 0, 2, 9]), bytes([192, 0, 2, 1]), 4242
 
 def v2(rest: bytes = b"", *, start: int = 0x21, family: int = 0x11, length: int | None = None) -> bytes:
     """Return a header of version 2."""
-    return V2 + struct.pack("!BBH", start, family, len(rest) if length is None else length) + rest
+    return PROXY_V2 + struct.pack("!BBH", start, family, len(rest) if length is None else length) + rest
 
 
 def value(kind: int, octets: bytes) -> bytes:

@@ -16,7 +16,7 @@ from trio.testing import MockClock, memory_stream_pair
 from smtp_trio import Credentials, Hooks, Limits, Reply, Server, Session, standard
 from smtp_trio._types import Peer
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
+from smtp_trio.protocol.replies import INVALID_CREDENTIALS
 from smtp_trio.protocol.sasl import MECHANISMS, Secret
 
 TOO_MANY = f"421 4.7.0 {NAME} Too many authentication failures; closing the connection"

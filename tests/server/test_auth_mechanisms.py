@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from smtp_trio import Credentials, Hooks, Reply, Server, Session, standard
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
+from smtp_trio.protocol.replies import INVALID_CREDENTIALS
 from smtp_trio.protocol.sasl import (
     MECHANISMS,
     AnonymousCredentials,

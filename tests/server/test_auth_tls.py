@@ -28,7 +28,7 @@ from smtp_trio import (
 )
 from smtp_trio.protocol import LocalProtocolError, ReplyError
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
+from smtp_trio.protocol.replies import INVALID_CREDENTIALS
 from smtp_trio.protocol.sasl import Secret
 
 FRED = ("fred", "secret")

@@ -30,9 +30,10 @@ from smtp_trio import Body, BodyError, Hooks, Limits, Reply, Server, Session, Ti
 from smtp_trio._server.hooks import NAMES
 from smtp_trio.protocol import Command, Data, Ehlo, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.protocol.extensions.auth import AuthCommand, Credentials
+from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+from smtp_trio.protocol.sasl import Credentials
 from smtp_trio.stores import Maildir
 
 CLEARTEXT = standard(Auth(cleartext=True))

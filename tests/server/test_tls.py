@@ -26,7 +26,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, Drained, Hooks, Limits, MessageState, Reply, Server, Session, TlsInfo, standard
 from smtp_trio.protocol.extensions import Auth, StartTls
-from smtp_trio.protocol.extensions.auth import Credentials
+from smtp_trio.protocol.sasl import Credentials
 
 DOWN = f"421 4.3.2 {NAME} Server is shutting down"
 

@@ -2,123 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from ..arguments import check_items
-from ..extension import Extension
-from .atrn import AtrnExtension
-from .auth import Auth
-from .burl import BurlExtension
-from .chunking import BinaryMime, Chunking
-from .deliverby import DeliverBy
-from .dsn import Dsn
-from .eightbitmime import EightBitMime
-from .enhanced_status import EnhancedStatusCodes
-from .etrn import EtrnExtension
-from .futurerelease import FutureRelease
-from .help import ExpnExtension, HelpExtension
-from .limits import LimitsExtension
-from .lmtp import Lmtp
-from .mt_priority import MtPriority
-from .mtrk import MessageTracking
-from .no_soliciting import NoSoliciting
-from .pipelining import Pipelining
-from .requiretls import RequireTls
-from .rrvs import RequireRecipientValidSince
-from .size import Size
-from .smtputf8 import SmtpUtf8
-from .starttls import StartTls
-from .xclient import Xclient
-from .xforward import Xforward
+from ..lazy import lazy_names
 
-#: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few
-#: servers would accept such a message from a relay; all extensions for the delivery of a message but DSN are not, because
-#: the application has to act on them. LIMITS is not, because by default it has no limit to announce.
-STANDARD: tuple[Extension, ...] = (
-    Pipelining(),
-    Size(),
-    EightBitMime(),
-    SmtpUtf8(),
-    EnhancedStatusCodes(),
-    StartTls(),
-    Auth(),
-    Chunking(),
-    Dsn(),
-    ExpnExtension(),
-    HelpExtension(),
-)
+if TYPE_CHECKING:
+    from .atrn import AtrnExtension as AtrnExtension
+    from .auth import Auth as Auth
+    from .burl import BurlExtension as BurlExtension
+    from .chunking import BinaryMime as BinaryMime, Chunking as Chunking
+    from .defaults import STANDARD as STANDARD, standard as standard
+    from .deliverby import DeliverBy as DeliverBy
+    from .dsn import Dsn as Dsn
+    from .eightbitmime import EightBitMime as EightBitMime
+    from .enhanced_status import EnhancedStatusCodes as EnhancedStatusCodes
+    from .etrn import EtrnExtension as EtrnExtension
+    from .futurerelease import FutureRelease as FutureRelease
+    from .help import ExpnExtension as ExpnExtension, HelpExtension as HelpExtension
+    from .known import KNOWN as KNOWN
+    from .limits import LimitsExtension as LimitsExtension
+    from .lmtp import Lmtp as Lmtp
+    from .mt_priority import MtPriority as MtPriority
+    from .mtrk import MessageTracking as MessageTracking
+    from .no_soliciting import NoSoliciting as NoSoliciting
+    from .pipelining import Pipelining as Pipelining
+    from .requiretls import RequireTls as RequireTls
+    from .rrvs import RequireRecipientValidSince as RequireRecipientValidSince
+    from .size import Size as Size
+    from .smtputf8 import SmtpUtf8 as SmtpUtf8
+    from .starttls import StartTls as StartTls
+    from .xclient import Xclient as Xclient
+    from .xforward import Xforward as Xforward
 
+#: The public names, by module; see `lazy_names`.
+_MODULES = {
+    "atrn": "AtrnExtension",
+    "auth": "Auth",
+    "burl": "BurlExtension",
+    "chunking": "BinaryMime Chunking",
+    "defaults": "STANDARD standard",
+    "deliverby": "DeliverBy",
+    "dsn": "Dsn",
+    "eightbitmime": "EightBitMime",
+    "enhanced_status": "EnhancedStatusCodes",
+    "etrn": "EtrnExtension",
+    "futurerelease": "FutureRelease",
+    "help": "ExpnExtension HelpExtension",
+    "known": "KNOWN",
+    "limits": "LimitsExtension",
+    "lmtp": "Lmtp",
+    "mt_priority": "MtPriority",
+    "mtrk": "MessageTracking",
+    "no_soliciting": "NoSoliciting",
+    "pipelining": "Pipelining",
+    "requiretls": "RequireTls",
+    "rrvs": "RequireRecipientValidSince",
+    "size": "Size",
+    "smtputf8": "SmtpUtf8",
+    "starttls": "StartTls",
+    "xclient": "Xclient",
+    "xforward": "Xforward",
+}
 
-#: The extensions that a client supports by default.
-KNOWN: tuple[Extension, ...] = (
-    *STANDARD,
-    BinaryMime(),
-    LimitsExtension(),
-    RequireTls(),
-    DeliverBy(),
-    FutureRelease(),
-    MtPriority(),
-    RequireRecipientValidSince(),
-    NoSoliciting(),
-    MessageTracking(),
-    EtrnExtension(),
-    AtrnExtension(),
-    BurlExtension(),
-    Xclient(),
-    Xforward(),
-)
+__all__ = [name for names in _MODULES.values() for name in names.split()]
 
-
-def merge_extensions(extensions: tuple[Extension, ...], others: Iterable[Extension]) -> tuple[Extension, ...]:
-    """Return ``extensions`` with each of ``others`` in place of the one with its keyword, or added at the end."""
-    by_keyword = {extension.keyword: extension for extension in (*extensions, *others)}
-    return tuple(by_keyword.values())
-
-
-def standard(*others: Extension, without: tuple[type[Extension], ...] = ()) -> tuple[Extension, ...]:
-    """Return `STANDARD` with changes, for a server's ``extensions``.
-
-    Each of ``others`` replaces the extension that has its keyword, or is added at the end. ``without`` are classes to
-    leave out.
-    """
-    without = check_items([without] if isinstance(without, type) else without, "without", type)
-    others = check_items(others, "extensions", Extension)
-    return merge_extensions(tuple(extension for extension in STANDARD if not isinstance(extension, without)), others)
-
-
-def with_lmtp(extensions: tuple[Extension, ...]) -> tuple[Extension, ...]:
-    """Return ``extensions`` with LMTP, and with the extensions that it requires (RFC 2033 5)."""
-    return merge_extensions((Lmtp(), Pipelining(), EnhancedStatusCodes()), extensions)
-
-
-__all__ = [
-    "KNOWN",
-    "STANDARD",
-    "AtrnExtension",
-    "Auth",
-    "BinaryMime",
-    "BurlExtension",
-    "Chunking",
-    "DeliverBy",
-    "Dsn",
-    "EightBitMime",
-    "EnhancedStatusCodes",
-    "EtrnExtension",
-    "ExpnExtension",
-    "FutureRelease",
-    "HelpExtension",
-    "LimitsExtension",
-    "Lmtp",
-    "MessageTracking",
-    "MtPriority",
-    "NoSoliciting",
-    "Pipelining",
-    "RequireRecipientValidSince",
-    "RequireTls",
-    "Size",
-    "SmtpUtf8",
-    "StartTls",
-    "Xclient",
-    "Xforward",
-    "standard",
-]
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -2,95 +2,63 @@
 
 from __future__ import annotations
 
-from .channel_binding import server_end_point
-from .cram import CRAM_MD5
-from .credentials import (
-    AnonymousCredentials,
-    Authenticated,
-    BearerToken,
-    ClientCredentials,
-    Computation,
-    Credentials,
-    ExternalCredentials,
-    PasswordCredentials,
-    Secret,
-    SecretRequest,
-)
-from .external_anonymous import ANONYMOUS, EXTERNAL
-from .mechanism import (
-    INVALID_CREDENTIALS,
-    MALFORMED_CREDENTIALS,
-    AuthenticationFailedError,
-    ClientExchange,
-    Mechanism,
-    MechanismContext,
-    RandomBytes,
-    ServerExchange,
-    acknowledge_failure,
-    check_credentials,
-    choose_mechanism,
-    decode_challenge,
-    decode_text,
-    decode_user,
-    expect_challenge,
-    expect_success,
-    usable_mechanisms,
-)
-from .oauth import OAUTHBEARER, XOAUTH2
-from .plain_login import LOGIN, PLAIN
-from .scram import SCRAM_SHA_1, SCRAM_SHA_1_PLUS, SCRAM_SHA_256, SCRAM_SHA_256_PLUS
-from .scram_secret import ScramHash, ScramSecret
+from typing import TYPE_CHECKING
 
-# The order of preference under TLS, where an eavesdropper sees nothing:
-#
-# * SCRAM first: neither side has to trust the other with the password. The forms with channel binding come before the
-#   others, since they also fail if someone is between client and server (RFC 5802 6).
-# * PLAIN and LOGIN before CRAM-MD5, which would be the better one on an open line. Under TLS its challenge protects
-#   nothing more, and a server can check a PLAIN password against a one-way hash, but has to store the password itself
-#   for CRAM-MD5. A client that prefers PLAIN does not give the server a reason to.
-# * The other mechanisms do not compete with these, since they take other credentials; of those for bearer tokens the
-#   standard one comes first.
-#
-# Without TLS `usable_mechanisms` puts those that reveal the password last, and uses them only with ``allow_cleartext``.
+from ..lazy import lazy_names
 
-_ALL: tuple[Mechanism, ...] = (
-    SCRAM_SHA_256_PLUS, SCRAM_SHA_1_PLUS, SCRAM_SHA_256, SCRAM_SHA_1, PLAIN, LOGIN, CRAM_MD5, OAUTHBEARER, XOAUTH2, EXTERNAL,
-    ANONYMOUS,
-)  # fmt: skip
+if TYPE_CHECKING:
+    from .channel_binding import server_end_point as server_end_point
+    from .credentials import (
+        AnonymousCredentials as AnonymousCredentials,
+        Authenticated as Authenticated,
+        BearerToken as BearerToken,
+        ClientCredentials as ClientCredentials,
+        Computation as Computation,
+        Credentials as Credentials,
+        ExternalCredentials as ExternalCredentials,
+        PasswordCredentials as PasswordCredentials,
+        Secret as Secret,
+        SecretRequest as SecretRequest,
+    )
+    from .known import MECHANISMS as MECHANISMS
+    from .mechanism import (
+        INVALID_CREDENTIALS as INVALID_CREDENTIALS,
+        MALFORMED_CREDENTIALS as MALFORMED_CREDENTIALS,
+        AuthenticationFailedError as AuthenticationFailedError,
+        ClientExchange as ClientExchange,
+        Mechanism as Mechanism,
+        MechanismContext as MechanismContext,
+        RandomBytes as RandomBytes,
+        ServerExchange as ServerExchange,
+        acknowledge_failure as acknowledge_failure,
+        check_credentials as check_credentials,
+        choose_mechanism as choose_mechanism,
+        decode_challenge as decode_challenge,
+        decode_text as decode_text,
+        decode_user as decode_user,
+        expect_challenge as expect_challenge,
+        expect_success as expect_success,
+        usable_mechanisms as usable_mechanisms,
+    )
+    from .scram_secret import ScramHash as ScramHash, ScramSecret as ScramSecret
 
-#: All mechanisms by name, in order of preference.
-MECHANISMS: dict[str, Mechanism] = {mechanism.name: mechanism for mechanism in _ALL}
+#: The public names, by module; see `lazy_names`.
+_MODULES = {
+    "channel_binding": "server_end_point",
+    "credentials": (
+        "AnonymousCredentials Authenticated BearerToken ClientCredentials Computation Credentials ExternalCredentials "
+        "PasswordCredentials Secret SecretRequest"
+    ),
+    "known": "MECHANISMS",
+    "mechanism": (
+        "INVALID_CREDENTIALS MALFORMED_CREDENTIALS AuthenticationFailedError ClientExchange Mechanism MechanismContext "
+        "RandomBytes ServerExchange acknowledge_failure check_credentials choose_mechanism decode_challenge decode_text "
+        "decode_user expect_challenge expect_success usable_mechanisms"
+    ),
+    "scram_secret": "ScramHash ScramSecret",
+}
 
-__all__ = [
-    "INVALID_CREDENTIALS",
-    "MALFORMED_CREDENTIALS",
-    "MECHANISMS",
-    "AnonymousCredentials",
-    "Authenticated",
-    "AuthenticationFailedError",
-    "BearerToken",
-    "ClientCredentials",
-    "ClientExchange",
-    "Computation",
-    "Credentials",
-    "ExternalCredentials",
-    "Mechanism",
-    "MechanismContext",
-    "PasswordCredentials",
-    "RandomBytes",
-    "ScramHash",
-    "ScramSecret",
-    "Secret",
-    "SecretRequest",
-    "ServerExchange",
-    "acknowledge_failure",
-    "check_credentials",
-    "choose_mechanism",
-    "decode_challenge",
-    "decode_text",
-    "decode_user",
-    "expect_challenge",
-    "expect_success",
-    "server_end_point",
-    "usable_mechanisms",
-]
+__all__ = [name for names in _MODULES.values() for name in names.split()]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -12,7 +12,7 @@ from attrs import Factory, field, frozen
 
 from .. import syntax
 from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
-from ..replies import Reply
+from ..replies import INVALID_CREDENTIALS as INVALID_CREDENTIALS, Reply
 from .credentials import (
     Authenticated,
     ClientCredentials,
@@ -46,7 +46,6 @@ from .saslprep import MAX_NAME
 # suspended at each of its questions, by any caller: the server's task awaits the hook in between, and a test sends the
 # answer at once. Callbacks would have to be async, and a class per mechanism would have to store where it is.
 
-INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 MALFORMED_CREDENTIALS = Reply(501, "Malformed credentials", "5.5.2")
 NAME_TOO_LONG = Reply(501, "User name too long", "5.5.2")
 NO_INITIAL_RESPONSE = Reply(501, "This mechanism has no initial response", "5.7.0")
