@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         TlsHandshakeError as TlsHandshakeError,
         Unknown as Unknown,
     )
+    from ._client.timeouts import ClientTimeouts as ClientTimeouts
     from ._client.transaction import Progress as Progress
     from ._server.body import Body as Body
     from ._server.hooks import Hooks as Hooks
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from ._server.session import Session as Session
     from ._server.tls_files import TlsFiles as TlsFiles
     from ._server.unix_listener import open_unix_listener as open_unix_listener
-    from ._timeouts import ClientTimeouts as ClientTimeouts, Timeouts as Timeouts
+    from ._timeouts import Timeouts as Timeouts
     from ._types import (
         Drained as Drained,
         Envelope as Envelope,
@@ -113,6 +114,7 @@ _MODULES = {
         "Accepted AllRecipientsRejectedError ConnectionLostError DeliveryRecord DeliveryUnknownError GreetingError Outcome "
         "Rejected Result TimedOutError TlsHandshakeError Unknown"
     ),
+    "_client.timeouts": "ClientTimeouts",
     "_client.transaction": "Progress",
     "_server.body": "Body",
     "_server.hooks": "Hooks",
@@ -121,7 +123,7 @@ _MODULES = {
     "_server.session": "Session",
     "_server.tls_files": "TlsFiles",
     "_server.unix_listener": "open_unix_listener",
-    "_timeouts": "ClientTimeouts Timeouts",
+    "_timeouts": "Timeouts",
     "_types": "Drained Envelope MessageState Peer Statistics TlsInfo",
     "protocol": (
         "BodyError Command Expn Hello Help Limits LocalProtocolError Mail NotOfferedError Path ProtocolError "

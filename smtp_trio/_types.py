@@ -14,13 +14,14 @@ from attrs import define, field, frozen
 from .protocol import Mail, Params, Path, Rcpt
 from .protocol.extensions.eightbitmime import BODY
 from .protocol.extensions.smtputf8 import SMTPUTF8
+from .protocol.values import Value
 
 if TYPE_CHECKING:
     import ssl
 
 
-@define
-class Peer:
+@define(repr=False)
+class Peer(Value):
     """One end of a connection.
 
     ``host`` is an IP address. If the connection is not TCP, or a proxy does not know the address ("unknown"), ``host`` is
@@ -50,8 +51,8 @@ def unmap(host: str) -> str:
     return host if mapped is None else str(mapped)
 
 
-@frozen
-class TlsInfo:
+@frozen(eq=False, repr=False)
+class TlsInfo(Value):
     """The result of a TLS handshake: the protocol ``version``, such as "TLSv1.3", the cipher and its strength in bits.
 
     In a client, ``verified`` is true if the server's certificate was verified for its name, or by its TLSA records.
@@ -77,8 +78,8 @@ class TlsInfo:
         return cls(ssl_object.version() or "", cipher[0], cipher[2], verified, problem, certificate)
 
 
-@frozen
-class Envelope:
+@frozen(eq=False, repr=False)
+class Envelope(Value):
     """The sender and the recipients of one message, as far as they were accepted.
 
     ``id`` identifies the transaction: in the ``Received`` field, in the log, in stores and in the reply that accepts
@@ -125,8 +126,8 @@ class MessageState(enum.Enum):
     UNACKNOWLEDGED = "the hook accepted the message, but the 2yz was not written"
 
 
-@define
-class Counts:
+@define(eq=False, repr=False)
+class Counts(Value):
     """The counters of a running server. `Statistics` describes them."""
 
     sessions_total: int = 0
@@ -146,7 +147,7 @@ class Counts:
     tls_versions: Counter[str] = field(factory=Counter)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Statistics(Counts):
     """A snapshot of a server's counters.
 
@@ -171,8 +172,8 @@ class Statistics(Counts):
     memory: int = 0
 
 
-@frozen
-class Drained:
+@frozen(eq=False, repr=False)
+class Drained(Value):
     """A count of the sessions that were open during `Server.stop`, by how they ended.
 
     ``finished`` is the number of sessions that ended by themselves, ``idle`` of those that waited for a command and got

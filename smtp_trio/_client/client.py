@@ -11,7 +11,6 @@ from typing import Self, TypedDict
 import trio
 
 from .._instrument import announce
-from .._timeouts import ClientTimeouts, client_timeouts
 from .._types import TlsInfo
 from .._wire import check_context
 from ..protocol import (
@@ -63,6 +62,7 @@ from .results import (
     clear_record,
     not_sent,
 )
+from .timeouts import ClientTimeouts, client_timeouts
 from .transaction import Progress, check_reporting
 
 #: Shared by all clients that add no extensions of their own.

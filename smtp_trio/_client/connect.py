@@ -13,7 +13,6 @@ import trio
 from attrs import evolve
 
 from .._instrument import network_opener
-from .._timeouts import client_timeouts
 from ..protocol import Connect, Extension, ProxyHeader, SMTPError
 from ..protocol.arguments import check_items, check_type
 from ..protocol.hosts import check_hello_name, check_host, check_port
@@ -32,6 +31,7 @@ from .results import (
     clear_record,
     not_sent,
 )
+from .timeouts import client_timeouts
 from .transaction import Progress, check_reporting
 
 if TYPE_CHECKING:

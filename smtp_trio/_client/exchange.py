@@ -10,7 +10,7 @@ from typing import Self
 
 import trio
 
-from .._timeouts import DEADLINE_SLACK, ClientTimeouts
+from .._timeouts import DEADLINE_SLACK
 from .._types import TlsInfo
 from .._wire import Wire
 from ..protocol import (
@@ -36,6 +36,7 @@ from ..protocol.grammar import Grammar
 from ..protocol.params import NO_PARAMS, Params, make_params
 from ..protocol.replies import Reply
 from .results import ConnectionLostError, TimedOutError
+from .timeouts import ClientTimeouts
 
 #: The field of `ClientTimeouts` that limits the wait for the reply to each command.
 TIMEOUT_FIELDS: dict[type[Command], str] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +25,7 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.commands import END_OF_DATA
+from ..protocol.lazy import lazy_pattern
 from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .memory import NO_MEMORY
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 SHORT_WAIT = 1
 CRLF = b"\r\n"
 #: The empty line after a header (RFC 5322 2.1). With ``newlines="preserve"`` lines may end in LF.
-HEADER_END = re.compile(rb"(?:\A|(?<=\n))\r?\n")
+HEADER_END = lazy_pattern(rb"(?:\A|(?<=\n))\r?\n")
 
 
 class BodySession(FetchingSession, Protocol):

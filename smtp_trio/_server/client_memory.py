@@ -40,7 +40,7 @@ V = TypeVar("V")
 # items that were removed before.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Entry(Generic[V]):
     value: V
     group: str

@@ -201,7 +201,7 @@ async def accept_all(
     raise AssertionError("unreachable")
 
 
-@define
+@define(eq=False, repr=False)
 class AcceptFailures:
     """The log entries about accept() of one server: one in `LOG_INTERVAL` seconds for all its listeners."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
 
 from attrs import Factory, field, frozen
 
+from ..protocol.lazy import lazy_pattern
 from .trace_context import trace_id
 
 # How the log is made
@@ -37,9 +37,9 @@ MAX_CLIENT_LENGTH = 256
 #: The same for a traceback.
 MAX_TRACEBACK = 50_000
 #: A value that is written as it is, if it is also printable.
-BARE = re.compile(r'[^\s"\\=,]+')
+BARE = lazy_pattern(r'[^\s"\\=,]+')
 #: The same for ASCII. Nearly every value is of this form, which takes one search to find out.
-COMMON = re.compile(r"[!#-+\--<>-\[\]-~]+")
+COMMON = lazy_pattern(r"[!#-+\--<>-\[\]-~]+")
 
 #: A value of a field. None means that it is absent.
 Value = str | int | float | Sequence[str] | None
@@ -129,7 +129,7 @@ def as_json(time: str, level: str, event: str, fields: Mapping[str, Value], trac
     return to_json(values)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Entry:
     """The ``msg`` of a record: an event and its values. The text is made when a handler formats the record."""
 
@@ -145,7 +145,7 @@ def placeholders(text: str) -> tuple[str, ...]:
     return tuple(name for _, name, _, _ in Formatter().parse(text) if name is not None)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Event:
     """A kind of record. Its fields are the placeholders of ``text``.
 

@@ -105,7 +105,7 @@ def _network(value: NetworkLike, what: str) -> Network:
     return ipaddress.ip_network((mapped, network.prefixlen - MAPPED_BITS))
 
 
-@define
+@define(eq=False, repr=False)
 class Connection:
     """The ends of a connection as the hooks see them, and the peer of the socket; they differ after a PROXY header."""
 
@@ -176,7 +176,7 @@ def _peer(address: Address) -> Peer:
 # records.
 
 
-@define
+@define(eq=False, repr=False)
 class _Reason:
     """The log records about headers that are missing for one reason."""
 

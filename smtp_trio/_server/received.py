@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
+
+from ..protocol.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -12,12 +13,12 @@ if TYPE_CHECKING:
     from ..protocol import Hello
 
 #: Everything but the characters of a domain or an address literal.
-UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+UNSAFE = lazy_pattern(r"[^A-Za-z0-9.:_\[\]-]")
 
 #: The beginning of a header field (RFC 5322 2.2; 4.5.8 for the space before the colon).
-FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
+FIELD_START = lazy_pattern(rb"[!-9;-~]+[ \t]*:")
 #: The beginning of a line that may become the beginning of a field.
-FIELD_NAME = re.compile(rb"[!-9;-~]*[ \t]*")
+FIELD_NAME = lazy_pattern(rb"[!-9;-~]*[ \t]*")
 #: The longest name of a field in octets, by the limit of a line (RFC 5322 2.1.1).
 FIELD_NAME_OCTETS = 998
 

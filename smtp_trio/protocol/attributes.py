@@ -64,7 +64,7 @@ PARSERS: Mapping[str, Callable[[str], str | None]] = {
 }
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AttributeCommand(Command):
     """A command with attributes. ``attributes`` are their values, by their names in upper case.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-import re
 from typing import Final, Literal
 
 from . import replies
 from .dot_stuffing import count_held_crs, normalize_newlines
 from .header import END_OF_HEADER
+from .lazy import lazy_pattern
 from .replies import Reply
 
 # How a message is inspected
@@ -34,7 +34,7 @@ from .replies import Reply
 Newlines = Literal["reject", "normalize", "preserve"]
 
 #: A CR or LF that is not part of a CRLF.
-BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+BARE: Final = lazy_pattern(rb"\r(?!\n)|(?<!\r)\n")
 RECEIVED_FIELD: Final = b"\r\nreceived:"
 
 

@@ -48,6 +48,7 @@ from .limits import COMMAND_LINE_OCTETS
 from .params import NO_PARAMS, Param, Params
 from .replies import Reply
 from .reply_parser import ReplyParser
+from .values import Value
 
 # The queue of unanswered commands
 # --------------------------------
@@ -77,8 +78,8 @@ from .reply_parser import ReplyParser
 # in the middle of DATA and send another command, so it takes that as the final reply, and closes the connection.
 
 
-@frozen
-class AnsweredCommand:
+@frozen(eq=False, repr=False)
+class AnsweredCommand(Value):
     """A reply and the command that it answers. ``command`` is None for an unsolicited 421 (RFC 5321 3.8)."""
 
     command: Command | None

@@ -19,6 +19,7 @@ from .errors import BadCommandError
 from .params import NO_PARAMS, KnownParams, Params, parse_params
 from .replies import Reply
 from .strictness import NORMAL, Strictness
+from .values import Value
 
 #: Parses the argument of a command, as `Command.decode` does.
 Decoder = Callable[[str, KnownParams], "Command"]
@@ -28,8 +29,8 @@ Decoder = Callable[[str, KnownParams], "Command"]
 COMMON_CODES = frozenset({421, 451, 500, 501, 530})
 
 
-@frozen
-class Command:
+@frozen(eq=False, repr=False)
+class Command(Value):
     """Base class of commands.
 
     A subclass without new fields must define ``__slots__ = ()``, so that its instances stay frozen.
@@ -103,7 +104,7 @@ class Command:
         return cls.decode
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class CountedCommand(Command):
     """A command whose line is followed by ``size`` octets of the message, whatever the reply will be.
 
@@ -134,7 +135,7 @@ class Connect(Command):
     default_reply: ClassVar[Reply] = Reply(220, "ESMTP", "")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Hello(Command):
     """HELO or EHLO (RFC 5321 4.1.1.1).
 
@@ -198,7 +199,7 @@ class Helo(Hello):
     extended = False
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Mail(Command):
     """MAIL: begin a transaction with the reverse-path ``sender`` (RFC 5321 4.1.1.2)."""
 
@@ -228,7 +229,7 @@ class Mail(Command):
         return path_decoders(strictness)[0]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Rcpt(Command):
     """RCPT: add the forward-path ``recipient`` to the transaction (RFC 5321 4.1.1.3)."""
 
@@ -387,7 +388,7 @@ class Quit(Command):
     default_reply: ClassVar[Reply] = Reply(221, "Goodbye", "2.0.0")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Query(Command):
     """VRFY or EXPN (RFC 5321 3.5). In ``argument``, single spaces are between the words, however they were sent."""
 
@@ -434,7 +435,7 @@ class Expn(Query):
     codes: ClassVar[frozenset[int]] = frozenset({250, 252, 502, 504, 550})
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Help(Command):
     """HELP: list the commands, or show the syntax of one (RFC 5321 4.1.1.8)."""
 

@@ -14,6 +14,7 @@ from attrs import Factory, field, frozen
 from .commands import Command, Connect, Data, Ehlo, EndOfData, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
 from .errors import LocalProtocolError
 from .replies import Reply
+from .values import Value
 
 # How the table works
 # -------------------
@@ -92,8 +93,8 @@ def _by_digit(table: Table) -> Sequence[Rows]:
     return ({}, {}, table.accepted, table.proceed, table.refused, table.refused)
 
 
-@frozen
-class Table:
+@frozen(eq=False, repr=False)
+class Table(Value):
     """Rows of the dialogue: for each command, the phases in which it is allowed and the phase that a reply leads to.
 
     ``accepted`` holds the rows for 2yz replies, ``proceed`` those for 3yz, ``refused`` those for 4yz and 5yz. A reply

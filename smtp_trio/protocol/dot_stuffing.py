@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from io import IncrementalNewlineDecoder
 
+from .lazy import lazy_pattern
+
 # A program that opens a file with CRLF in text mode and writes CRLF again makes CR CR LF of each line end. Taken as two
 # line ends it would add an empty line after the first field, so that the rest of the header became text. Hence a run of
 # CRs before an LF is one line end. Whether an LF follows may only be known with the next piece, so the CRs at the end of
 # a piece are held back, at most MAX_CRS of them: of a longer run, the first ones are line ends of their own.
 
 MAX_CRS = 998
-CR_RUN = re.compile(rb"\r\r+\n?")
+CR_RUN = lazy_pattern(rb"\r\r+\n?")
 
 
 def _collapse(run: re.Match[bytes]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .errors import BadCommandError
+from .lazy import lazy_pattern
 from .replies import BAD_LINE, LONG_LINE, Reply
 
 # How framing works
@@ -37,7 +38,7 @@ CRLF = b"\r\n"
 PROXY_V1, PROXY_V2 = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 #: The beginning of a line that is meant to be one of these commands, whatever is wrong with the rest of it.
 #: `LineReader` keeps the beginning of a line for it: the octets before the verb do not matter, and few after it do.
-MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT|BURL|MAIL|RCPT)(?![A-Z0-9])", re.IGNORECASE)
+MESSAGE_VERB = lazy_pattern(rb"[^!-~]*(DATA|BDAT|BURL|MAIL|RCPT)(?![A-Z0-9])", re.IGNORECASE)
 
 NOT_GRAPHIC = bytes({*range(256)} - {*range(0x21, 0x7F)})
 HEAD_OCTETS = len(b"BDAT ")

@@ -16,10 +16,11 @@ from .limits import COMMAND_LINE_OCTETS
 from .params import KnownParams, Param
 from .replies import Reply
 from .session_state import SessionState
+from .values import Value
 
 
-@frozen
-class Offer:
+@frozen(eq=False, repr=False)
+class Offer(Value):
     """The offer of the reply to EHLO in one `SessionState`: the reply, its keywords, and the parameters by command."""
 
     reply: Reply

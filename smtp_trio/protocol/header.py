@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
+
+from .lazy import lazy_pattern
 
 #: The end of the last header field and the empty line after it (RFC 5322 2.1).
 END_OF_HEADER: Final = b"\r\n\r\n"
@@ -12,7 +13,7 @@ END_OF_HEADER: Final = b"\r\n\r\n"
 #: before a message in an mbox file (RFC 4155), which some programs quote.
 PREFACE_MARKS: Final = (b"\xef\xbb\xbf", b"From ", b">From ")
 # Only before a header field. Otherwise the line is text of a message without a header. "From :" is a field (RFC 5322 4.5).
-PREFACE: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:>?From (?![ \t]*:)[^\r\n]*(?:\r+\n|\r|\n))*(?=[!-9;-~]+[ \t]*:)")
+PREFACE: Final = lazy_pattern(rb"(?:\xef\xbb\xbf)?(?:>?From (?![ \t]*:)[^\r\n]*(?:\r+\n|\r|\n))*(?=[!-9;-~]+[ \t]*:)")
 
 
 def message_start(octets: bytes) -> int:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import operator
-import re
 from typing import Final
 
+from .lazy import lazy_pattern
 from .syntax import ADDRESS_LITERAL, normalize_domain
 
 MAX_NAME, MAX_LABEL = 253, 63  # octets, RFC 1035 2.3.4, without the length octets of the DNS
 #: The characters of labels. The underscore is not allowed in host names (RFC 952), and occurs in them.
-LABEL: Final = re.compile(r"[A-Za-z0-9_-]+")
-LITERAL: Final = re.compile(ADDRESS_LITERAL)
+LABEL: Final = lazy_pattern(r"[A-Za-z0-9_-]+")
+LITERAL: Final = lazy_pattern(ADDRESS_LITERAL)
 
 
 # Without these checks, a mistake in a name appears late, and as something else: as an error of the codec "idna", of the

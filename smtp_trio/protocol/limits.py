@@ -8,6 +8,7 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from .arguments import check_number, check_type
+from .values import Value
 
 #: RFC 5321 4.5.3.1.4: the longest command line in octets, including its CRLF, without extensions.
 COMMAND_LINE_OCTETS = 512
@@ -38,8 +39,8 @@ OCTETS = {"unit": "octets"}
 SECONDS = {"unit": "seconds"}
 
 
-@frozen(kw_only=True)
-class Limits:
+@frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """Limits on what one client, and all clients together, can use.
 
     0 means no limit, and so does None where the type allows it, unless the description differs. A server counts

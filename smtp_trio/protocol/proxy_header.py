@@ -20,6 +20,7 @@ from .crc32c import crc32c
 from .errors import RemoteProtocolError
 from .framing import PROXY_V1, PROXY_V2
 from .hosts import check_port
+from .values import Value
 
 # The two versions
 # ----------------
@@ -92,8 +93,8 @@ class ProxyHeaderError(RemoteProtocolError):
     """The connection does not begin with a valid PROXY header."""
 
 
-@frozen
-class ProxyTls:
+@frozen(eq=False, repr=False)
+class ProxyTls(Value):
     """The TLS connection between the client and the balancer, which the balancer has decrypted (PP2_TYPE_SSL).
 
     ``client`` has bits: 1 for TLS, 2 for a client certificate in this connection, 4 for one in this TLS session.
@@ -127,8 +128,8 @@ def _unknown_tlvs(value: object) -> tuple[tuple[int, bytes], ...]:
     return check_items(value, "tlvs", tuple)  # type: ignore[arg-type]
 
 
-@frozen
-class ProxyHeader:
+@frozen(eq=False, repr=False)
+class ProxyHeader(Value):
     """A PROXY header: the addresses of a connection as the balancer has accepted it.
 
     ``source`` is the client's address and ``destination`` the one that it has connected to, each an IP address and a port,

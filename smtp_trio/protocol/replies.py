@@ -8,7 +8,9 @@ import re
 from attrs import field, frozen
 
 from .arguments import check_type
+from .lazy import lazy_pattern
 from .limits import REPLY_LINE_OCTETS
+from .values import Value
 
 # How replies are encoded
 # -----------------------
@@ -41,8 +43,8 @@ DEFAULT_STATUS = {
 }  # fmt: skip
 
 STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}")
-NOT_ALLOWED = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-NEWLINE = re.compile(r"\r\n|\r|\n")
+NOT_ALLOWED = lazy_pattern(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NEWLINE = lazy_pattern(r"\r\n|\r|\n")
 
 
 @functools.lru_cache(maxsize=256)  # a peer can send 300,000 combinations
@@ -60,8 +62,8 @@ def _check(code: int, status: str | None) -> None:
         raise ValueError(f"enhanced status code {status} does not match reply code {code} (RFC 2034 4)")
 
 
-@frozen
-class Reply:
+@frozen(eq=False, repr=False)
+class Reply(Value):
     """The reply to one command.
 
     ``code`` is 200 to 599. ``text`` may contain line breaks, which make a multi-line reply. ``status`` is the enhanced

@@ -7,6 +7,7 @@ from attrs import evolve, frozen
 from . import syntax
 from .arguments import check_type
 from .syntax import Path
+from .values import Value
 
 # Clients send commands that the grammar does not allow, and their meaning is clear nevertheless. Whether to accept them
 # is a decision of the administrator: a server that receives mail from everywhere accepts what senders in the field
@@ -22,8 +23,8 @@ from .syntax import Path
 # valid: a path has a domain, and the name in EHLO is ASCII, or "" if the client sent none.
 
 
-@frozen(kw_only=True, cache_hash=True)
-class Strictness:
+@frozen(kw_only=True, cache_hash=True, repr=False)
+class Strictness(Value):
     """The deviations from the grammar that a server accepts. The modes are `STRICT`, `NORMAL` and `lenient_mode`.
 
     ``missing_brackets`` accepts ``MAIL FROM:a@example.org`` and ``spaces_at_colon`` accepts ``MAIL FROM: <…>`` (RFC

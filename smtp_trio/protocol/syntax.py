@@ -12,7 +12,9 @@ from typing import Final
 
 from attrs import field, frozen
 
+from .lazy import lazy_pattern
 from .limits import LOCAL_PART_OCTETS, PATH_OCTETS
+from .values import Value
 
 # All expressions below run in linear time: of two alternatives at one place, no character can begin both, so no input
 # makes them backtrack. The possessive quantifiers (``++``, ``*+``) tell this to the `re` module, which otherwise keeps the
@@ -50,36 +52,36 @@ LOOSE_LOCAL: Final = rf"(?P<local>{LOOSE_DOT_STRING}|{QUOTED})"
 LOOSE_MAILBOX: Final = rf"{LOOSE_LOCAL}@(?P<domain>{LOOSE_DOMAIN}|{ADDRESS_LITERAL})"
 
 # The argument of MAIL or RCPT: the path, then the parameters. A quoted local part may contain ">" and spaces.
-ARGUMENT = re.compile(
+ARGUMENT = lazy_pattern(
     rf"""(?P<word>(?i:FROM|TO))\ *:\ *
          (?P<path> < (?:{SOURCE_ROUTE})? (?: {QUOTED} | [^">]++ )*+ > | [^\ ]+ )
          (?:\ +(?P<params>.*))?""",
     re.VERBOSE,
 )
-PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{MAILBOX})")
-LOOSE_PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{LOOSE_MAILBOX})")
+PATH = lazy_pattern(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{MAILBOX})")
+LOOSE_PATH = lazy_pattern(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{LOOSE_MAILBOX})")
 #: The characters that UTS 46 takes for the dot between labels.
 DOTS: Final = ".\u3002\uff0e\uff61"
 #: A path as devices send it: without a domain ("user", "user@"), or with a dot after it. The dot may be a character that
 #: a label can have.
-INCOMPLETE_MAILBOX = re.compile(
+INCOMPLETE_MAILBOX = lazy_pattern(
     rf"(?:{SOURCE_ROUTE})?{LOOSE_LOCAL}(?:@(?:(?P<domain>{LOOSE_LABEL}(?:\.{LOOSE_LABEL})*)[{DOTS}])?)?"
 )
-WHOLE_DOT_STRING = re.compile(DOT_STRING)
-QUOTED_PAIR = re.compile(r"\\(.)")
-QUOTE_OR_BACKSLASH = re.compile(r'["\\]')
-HELLO_DOMAIN = re.compile(DOMAIN)
-DOMAIN_OR_LITERAL = re.compile(rf"{LOOSE_DOMAIN}|{ADDRESS_LITERAL}")
-PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\0-\x20={C1}]+))?")
+WHOLE_DOT_STRING = lazy_pattern(DOT_STRING)
+QUOTED_PAIR = lazy_pattern(r"\\(.)")
+QUOTE_OR_BACKSLASH = lazy_pattern(r'["\\]')
+HELLO_DOMAIN = lazy_pattern(DOMAIN)
+DOMAIN_OR_LITERAL = lazy_pattern(rf"{LOOSE_DOMAIN}|{ADDRESS_LITERAL}")
+PARAMETER = lazy_pattern(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\0-\x20={C1}]+))?")
 #: Characters that no command contains: controls, and U+2028 and U+2029, which some readers of log files take for line
 #: breaks.
-CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = lazy_pattern(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
 #: A quoted string, or white space outside of one. A quoted string that is not closed extends to the end.
-WHITE_SPACE = re.compile(r'("(?:[^"\\]|\\.?)*"?)|[ \t]+')
-DIGITS = re.compile(r"[0-9]{1,20}")
-XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
-XTEXT_SPECIAL = re.compile(rb"[^!-*,-<>-~]")
+WHITE_SPACE = lazy_pattern(r'("(?:[^"\\]|\\.?)*"?)|[ \t]+')
+DIGITS = lazy_pattern(r"[0-9]{1,20}")
+XTEXT = lazy_pattern(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+XTEXT_HEX = lazy_pattern(r"\+([0-9A-F]{2})")
+XTEXT_SPECIAL = lazy_pattern(rb"[^!-*,-<>-~]")
 
 
 # White space in command lines. RFC 5321 4.1.1 has a single SP between words. It asks servers to tolerate white space at
@@ -96,8 +98,8 @@ def normalize_space(line: str) -> str:
     return line.rstrip(" ")
 
 
-@frozen(cache_hash=True)
-class Path:
+@frozen(cache_hash=True, repr=False)
+class Path(Value):
     """A reverse-path or forward-path (RFC 5321 4.1.2), without its brackets and its source route.
 
     ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` is the local part with its case (RFC

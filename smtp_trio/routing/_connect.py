@@ -16,7 +16,8 @@ from .._client.client import Client
 from .._client.connect import ConnectSettings, check_server, open_client
 from .._client.login import hide_login
 from .._client.results import TimedOutError
-from .._timeouts import ClientTimeouts, seconds_or_infinity
+from .._client.timeouts import ClientTimeouts
+from .._timeouts import seconds_or_infinity
 from ..protocol import Connect, Extension, SMTPError
 from ..protocol.arguments import check_number, check_plain_function
 from ._answers import Resolver

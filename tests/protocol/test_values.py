@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import pkgutil
 import re
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import evolve, field, frozen
 from hypothesis import given, strategies as st
 
+import smtp_trio.protocol
 from smtp_trio.protocol import (
     BadCommandError,
     Command,
@@ -44,6 +47,7 @@ from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.params import NO_PARAMS
 from smtp_trio.protocol.session_state import SessionState
 from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
+from smtp_trio.protocol.values import Value
 
 from .driver import ANY, CODES
 
@@ -459,3 +463,48 @@ DEFAULT_STATUS = """
 )
 def test_default_status(code: str, status: str) -> None:
     assert Reply(int(code), "x").encode() == f"{code} {status} x\r\n".encode()
+
+
+def protocol_values() -> set[type]:
+    """Return the classes of attrs in smtp_trio.protocol."""
+    modules = pkgutil.walk_packages(smtp_trio.protocol.__path__, "smtp_trio.protocol.")
+    values = [value for module in modules for value in vars(importlib.import_module(module.name)).values()]
+    return {value for value in values if isinstance(value, type) and "__attrs_attrs__" in vars(value)}
+
+
+def test_values_are_compared_and_shown_by_their_fields() -> None:
+    """A class with ``eq=False`` or ``repr=False`` has the methods of `Value`."""
+    classes = protocol_values()
+    assert len(classes) >= 50
+    assert {each.__name__ for each in classes if each.__repr__ is object.__repr__} == set()
+    assert {each.__name__ for each in classes if each.__eq__ is object.__eq__} == {"Param", "SessionState"}
+
+
+@frozen(eq=False, repr=False)
+class Sample(Value):
+    number: int
+    secret: str = field(default="", repr=False)
+    note: str = field(default="", eq=False)
+    table: dict[str, int] = field(factory=dict, hash=False)
+
+
+@frozen
+class Generated:
+    """What attrs makes of the same fields."""
+
+    number: int
+    secret: str = field(default="", repr=False)
+    note: str = field(default="", eq=False)
+    table: dict[str, int] = field(factory=dict, hash=False)
+
+
+SAMPLES = [(1,), (2,), (1, "s"), (1, "", "n"), (1, "", "", {"a": 1})]
+
+
+@pytest.mark.parametrize("one", SAMPLES, ids=str)
+@pytest.mark.parametrize("other", SAMPLES, ids=str)
+def test_shared_methods_have_the_results_of_those_of_attrs(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+    assert (Sample(*one) == Sample(*other)) == (Generated(*one) == Generated(*other))
+    assert (hash(Sample(*one)) == hash(Sample(*other))) == (hash(Generated(*one)) == hash(Generated(*other)))
+    assert repr(Sample(*one)) == repr(Generated(*one)).replace("Generated", "Sample")
+    assert Sample(*one) != Generated(*one)

@@ -39,7 +39,7 @@ REVERSED = TurnPhase.REVERSED
 # (`Session.take_over`), and the customer a server.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Atrn(Command):
     """ATRN: send the mail of these ``domains`` over this connection; by default that of all domains of the customer."""
 

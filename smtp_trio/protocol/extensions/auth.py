@@ -28,6 +28,7 @@ from ..extension import CommandParams, Commands, Extension
 from ..params import KnownParams, Param
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 if TYPE_CHECKING:
     from ..sasl import Authenticated, Computation, Credentials, Mechanism, MechanismContext, SecretRequest
@@ -72,7 +73,7 @@ ALLOWED_BEFORE_AUTH = frozenset(
 ExchangeStep: TypeAlias = "Reply | Credentials | SecretRequest | Computation"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AuthCommand(Command):
     """AUTH mechanism [initial-response] (RFC 4954 4). ``initial`` is None if that is absent, and b"" for "="."""
 
@@ -150,7 +151,7 @@ class AuthCommand(Command):
             return authenticated
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AuthResponse(Command):
     """A line of the exchange: not a command, but answered with a reply as a command is (RFC 4954 4)."""
 
@@ -231,8 +232,8 @@ def find_mechanisms(mechanisms: Iterable[str | Mechanism]) -> list[Mechanism]:
     return [mechanism for mechanism in found if mechanism is not None]
 
 
-@frozen
-class Auth(Extension):
+@frozen(eq=False, repr=False)
+class Auth(Extension, Value):
     """Authentication (RFC 4954).
 
     ``required`` refuses the commands of a transaction with 530 until the client has authenticated. ``cleartext`` offers

@@ -21,6 +21,7 @@ from ..extension import Commands, Extension
 from ..params import KnownParams
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 from .chunking import CHUNK, CHUNK_CODES, LAST_CHUNK, REFUSED_CHUNK, split_last
 
 # RFC 3986 4.3: absolute-URI
@@ -49,7 +50,7 @@ def check_url(url: str) -> str:
     return url
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Burl(CountedCommand):
     """BURL: the octets at ``url`` are the next part of the message (RFC 4468 3.2)."""
 
@@ -91,8 +92,8 @@ def _check_sources(sources: Iterable[str]) -> tuple[str, ...]:
     return check_items(sources, "sources", str)
 
 
-@frozen
-class BurlExtension(Extension):
+@frozen(eq=False, repr=False)
+class BurlExtension(Extension, Value):
     """Message parts that the server fetches (RFC 4468). Not in `STANDARD`, because it is for message submission only.
 
     ``sources`` are the arguments of the EHLO line, shown after AUTH: "imap" if the hook fetches from IMAP servers by

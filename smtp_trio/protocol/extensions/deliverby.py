@@ -19,6 +19,7 @@ from ..extension import CommandParams, Extension
 from ..params import Param, PassedOn
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 # RFC 2852 4: by-value
 BY_VALUE = re.compile(r"([-+]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE | re.ASCII)
@@ -28,8 +29,8 @@ MINIMUM = re.compile(r"[0-9]{1,9}")
 EXPIRED = Reply(554, "Delivery time expired", "5.4.7")
 
 
-@frozen
-class ByTime:
+@frozen(eq=False, repr=False)
+class ByTime(Value):
     """The time by which a message is to be delivered: ``seconds`` from now.
 
     If that is not possible, the sender is to get the message back (``mode`` "R") or a notification ("N"); with "N" the
@@ -78,8 +79,8 @@ def _passed_on(by: ByTime) -> PassedOn:
 BY: Param[ByTime] = Param("BY", _parse_by, _format_by, extra_octets=17, passed_on=_passed_on, aged=ByTime.after)
 
 
-@frozen
-class DeliverBy(Extension):
+@frozen(eq=False, repr=False)
+class DeliverBy(Extension, Value):
     """Delivery within a given time (RFC 2852). Not in `STANDARD`: the application has to act on the parameter.
 
     ``minimum`` is the least number of seconds of a message that is to be returned otherwise; None for no limit.

@@ -16,6 +16,7 @@ from typing import ClassVar, TypeVar
 from .. import syntax
 from ..commands import Mail, Rcpt
 from ..extension import CommandParams, Extension
+from ..lazy import lazy_pattern
 from ..params import Param
 
 T = TypeVar("T")
@@ -39,21 +40,21 @@ NEVER = frozenset({"NEVER"})
 # A client checks what it encodes: `_param` decodes the text again and raises ValueError if the result differs.
 
 # RFC 3461 4.4: the decoded value of ENVID is printable ASCII, "graphic and white space".
-PRINTABLE = re.compile(r"[\t -~]+")
+PRINTABLE = lazy_pattern(r"[\t -~]+")
 # addr-type is an atom of RFC 822 3.3.
-ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
+ADDR_TYPE = lazy_pattern(r"[!#-'*+/-9=?A-Z^-~-]+")
 # RFC 6533 3: an address of type utf-8 is not xtext. It has two encodings, utf-8-addr-xtext, which is ASCII with \x{HEX}
 # for other characters, and utf-8-addr-unitext, which is UTF-8. Both are accepted.
-UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
-UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
-UNITEXT_SPECIAL = re.compile(rf"[\0-\x20+=\\{syntax.C1}]")
+UNITEXT = lazy_pattern(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
+UNITEXT_HEX = lazy_pattern(r"\\x\{([^}]+)\}")
+UNITEXT_SPECIAL = lazy_pattern(rf"[\0-\x20+=\\{syntax.C1}]")
 #: What utf-8-addr-xtext has to write as \x{HEX}: the same, and all that is not ASCII.
-XTEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
+XTEXT_SPECIAL = lazy_pattern(r"[^!-*,-<>-\[\]-~]")
 #: `PRINTABLE` for addresses in UTF-8: no control characters, no line breaks, no surrogates.
-PRINTABLE_UTF8 = re.compile(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+PRINTABLE_UTF8 = lazy_pattern(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 #: The same for an address in xtext. RFC 3461 4.2 has printable ASCII only, but Postfix sends each recipient of a message with
 #: SMTPUTF8 as "rfc822;" and its UTF-8 in xtext, and would return the message if that were refused.
-PRINTABLE_XTEXT = re.compile(r"[^\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+PRINTABLE_XTEXT = lazy_pattern(r"[^\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def _parse_ret(value: str | None) -> str | None:

@@ -23,7 +23,7 @@ NODE = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", re.ASCII)
 QUEUE = re.compile(r"[!-~]+", re.ASCII)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Etrn(Command):
     """ETRN: send the mail that waits for ``node`` (RFC 1985 5).
 

@@ -21,6 +21,7 @@ from ..params import Param, Params
 from ..replies import Reply
 from ..session_state import SessionState
 from ..timestamps import check_time, format_timestamp, parse_timestamp
+from ..values import Value
 from .deliverby import BY
 
 # RFC 4865 3 (2): future-release-integer
@@ -65,8 +66,8 @@ def _check_interval(_: object, attribute: Attribute[int], value: int) -> None:
         raise ValueError(f"{attribute.name} must be <= {MAX_INTERVAL} (RFC 4865 3), got {value}")
 
 
-@frozen
-class FutureRelease(Extension):
+@frozen(eq=False, repr=False)
+class FutureRelease(Extension, Value):
     """Messages for later release (RFC 4865). Not in `STANDARD`: the application has to keep them until then.
 
     ``max_interval`` is the greatest number of seconds for which a message can be kept, and ``max_date`` (in seconds since

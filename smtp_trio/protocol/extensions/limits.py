@@ -18,6 +18,7 @@ from ..commands import Command, Mail, Rcpt
 from ..extension import Extension
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 #: The limits that RFC 9422 4 defines, with the attributes of `LimitsExtension`.
 NAMES = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
@@ -45,8 +46,8 @@ def _check_limit(_: object, attribute: Attribute[int | None], value: int | None)
         raise ValueError(f"{attribute.name} must be between 1 and 999999 (RFC 9422 4), got {value}")
 
 
-@frozen
-class LimitsExtension(Extension):
+@frozen(eq=False, repr=False)
+class LimitsExtension(Extension, Value):
     """Limits of a session (RFC 9422). None means that a limit is not announced.
 
     ``mail_max`` is the number of transactions in a session, ``rcpt_max`` the number of recipients of a message, and

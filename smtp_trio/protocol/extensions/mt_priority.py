@@ -18,6 +18,7 @@ from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 # RFC 6710 7: priority-value. A plus sign, and a minus sign before zero, are invalid.
 PRIORITY = re.compile(r"-?[1-9]|0")
@@ -63,8 +64,8 @@ def _check_policy(_: object, __: object, policy: str | None) -> None:
         raise ValueError(f"policy must consist of letters, digits and hyphens (RFC 6710 9.2), got {policy!r}")
 
 
-@frozen
-class MtPriority(Extension):
+@frozen(eq=False, repr=False)
+class MtPriority(Extension, Value):
     """Message priorities (RFC 6710). Not in `STANDARD`: the application has to act on the parameter.
 
     ``policy`` is the name of the priority assignment policy, such as "MIXER". ``untrusted`` is the highest priority of

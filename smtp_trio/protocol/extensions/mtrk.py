@@ -19,6 +19,7 @@ from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 from .dsn import ENVID
 
 # RFC 3885 3.1. The certifier is a hash in base64, without "=" at its end, which the value of a parameter cannot have
@@ -29,8 +30,8 @@ MAX_CERTIFIER = 172
 NEEDS_ENVID = "MTRK requires ENVID"
 
 
-@frozen
-class Tracking:
+@frozen(eq=False, repr=False)
+class Tracking(Value):
     """A request to keep data on the delivery of a message.
 
     ``certifier`` is the SHA-1 of a secret by which the sender identifies itself later, and ``timeout`` the number of seconds

@@ -17,6 +17,7 @@ from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 # RFC 3865 2.2: Solicitation-keywords
 CLASSES = re.compile(r"[A-Za-z][A-Za-z0-9._:-]*(?:,[A-Za-z][A-Za-z0-9._:-]*)*", re.ASCII)
@@ -51,8 +52,8 @@ def _check_classes(classes: Iterable[str]) -> frozenset[str]:
     return found
 
 
-@frozen
-class NoSoliciting(Extension):
+@frozen(eq=False, repr=False)
+class NoSoliciting(Extension, Value):
     """Classes of unwanted messages (RFC 3865). Not in `STANDARD`: they are a decision of the application.
 
     ``classes`` are those that no recipient of the server wants, such as "net.example:ADV": MAIL with one of them is

@@ -16,6 +16,7 @@ from ..extension import CommandParams, Extension
 from ..params import Param, PassedOn
 from ..replies import Reply
 from ..timestamps import check_time, format_timestamp, parse_timestamp
+from ..values import Value
 
 # RFC 7293 15.3
 OWNER_CHANGED = Reply(550, "Mailbox owner has changed", "5.7.17")
@@ -40,8 +41,8 @@ def is_role_account(local: str) -> bool:
     return name in ROLE_ACCOUNTS or name.endswith("-request")  # RFC 2142 6: the administrator of a mailing list
 
 
-@frozen
-class ValidSince:
+@frozen(eq=False, repr=False)
+class ValidSince(Value):
     """A condition: the mailbox has belonged to the same owner ``since`` this time, in seconds since 1970.
 
     ``action`` decides what happens when a relay cannot pass the condition on: "R" rejects the message, "C" sends it without

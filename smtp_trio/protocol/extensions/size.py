@@ -19,6 +19,7 @@ from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 
 def _parse_octets(value: str | None) -> int | None:
@@ -35,8 +36,8 @@ def _parse_octets(value: str | None) -> int | None:
 SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26, passed_on="never")
 
 
-@frozen
-class Size(Extension):
+@frozen(eq=False, repr=False)
+class Size(Extension, Value):
     """Message size declaration (RFC 1870).
 
     ``limit`` is what a server has announced to a client, in octets; 0 means that no limit is known. A server announces

@@ -16,6 +16,7 @@ from ..dialogue import READY, PhaseEnum, Table
 from ..extension import Commands, Extension
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 
 class TlsPhase(PhaseEnum):
@@ -66,8 +67,8 @@ class StartTlsCommand(Command):
 # What the reset keeps is ``state.secure`` and the settings of the server.
 
 
-@frozen
-class StartTls(Extension):
+@frozen(eq=False, repr=False)
+class StartTls(Extension, Value):
     """TLS on the same connection (RFC 3207).
 
     ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 without TLS.

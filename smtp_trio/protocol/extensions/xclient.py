@@ -17,6 +17,7 @@ from ..dialogue import GREETED, READY, REJECTED, Table
 from ..extension import Commands, Extension
 from ..replies import Reply
 from ..session_state import SessionState
+from ..values import Value
 
 NAMES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 NOT_AUTHORIZED = Reply(550, "Not authorized to use XCLIENT", "5.7.0")
@@ -41,7 +42,7 @@ NOT_AUTHORIZED = Reply(550, "Not authorized to use XCLIENT", "5.7.0")
 # not a part of the core.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class XclientCommand(AttributeCommand):
     """XCLIENT attribute=value ..."""
 
@@ -67,8 +68,8 @@ def begin_session(state: SessionState, command: AttributeCommand) -> None:
     state.client, state.user, state.renewed = attributes, attributes.get("LOGIN"), True
 
 
-@frozen
-class Xclient(Extension):
+@frozen(eq=False, repr=False)
+class Xclient(Extension, Value):
     """The client for which a proxy connects (Postfix).
 
     ``attributes`` are the names of those that a server accepts. A server offers it to the networks of its ``xclient_from``.

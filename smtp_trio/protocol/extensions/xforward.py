@@ -17,6 +17,7 @@ from ..dialogue import READY, Table
 from ..extension import Commands, Extension
 from ..replies import OK, Reply
 from ..session_state import SessionState
+from ..values import Value
 
 NAMES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 NOT_AUTHORIZED = Reply(550, "Not authorized to use XFORWARD", "5.7.0")
@@ -25,7 +26,7 @@ NOT_AUTHORIZED = Reply(550, "Not authorized to use XFORWARD", "5.7.0")
 # transaction, or when that is not begun because MAIL is refused or RSET or EHLO is sent instead.
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class XforwardCommand(AttributeCommand):
     """XFORWARD attribute=value ..."""
 
@@ -38,8 +39,8 @@ class XforwardCommand(AttributeCommand):
     default_reply: ClassVar[Reply] = OK
 
 
-@frozen
-class Xforward(Extension):
+@frozen(eq=False, repr=False)
+class Xforward(Extension, Value):
     """The origin of a message, for logs (Postfix).
 
     ``attributes`` are the names of those that a server accepts. A server offers it to the networks of its ``xforward_from``.

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from .. import syntax
 from ..replies import Reply
+from ..values import Value
 from .saslprep import MAX_NAME
 from .scram_secret import ScramSecret
 
@@ -73,8 +74,8 @@ def _token_problem(value: str) -> str | None:
     return None
 
 
-@frozen(init=False)
-class PasswordCredentials:
+@frozen(init=False, eq=False, repr=False)
+class PasswordCredentials(Value):
     """A user name and a password for a client to log in with.
 
     ``authzid`` is the authorization identity, the user to act as; "" means the user itself (RFC 4616 2).
@@ -98,8 +99,8 @@ class PasswordCredentials:
         self.__attrs_init__(user, password, authzid)
 
 
-@frozen(init=False)
-class BearerToken:
+@frozen(init=False, eq=False, repr=False)
+class BearerToken(Value):
     """A user name and an OAuth 2.0 bearer token (RFC 6750) for a client to log in with.
 
     Raises ValueError for an empty name, for control characters in it, for one of more than 255 characters, and for an
@@ -117,8 +118,8 @@ class BearerToken:
         self.__attrs_init__(user, token)
 
 
-@frozen(init=False)
-class ExternalCredentials:
+@frozen(init=False, eq=False, repr=False)
+class ExternalCredentials(Value):
     """A client that has proved its identity in the TLS handshake, by its certificate (EXTERNAL, RFC 4422 appendix A).
 
     ``authzid`` is the user to act as; "" means the user that the server derives from the certificate.
@@ -140,8 +141,8 @@ class ExternalCredentials:
         return self.authzid
 
 
-@frozen(init=False)
-class AnonymousCredentials:
+@frozen(init=False, eq=False, repr=False)
+class AnonymousCredentials(Value):
     """A client without an identity (ANONYMOUS, RFC 4505). ``trace`` is for the operator of the server.
 
     ``trace`` is a mail address or any other text of up to 255 characters, or "". Other values raise ValueError.
@@ -168,8 +169,8 @@ ClientCredentials = PasswordCredentials | BearerToken | ExternalCredentials | An
 # --- what a server asks the application, and gets ---------------------------------------------------------------------
 
 
-@frozen
-class Credentials:
+@frozen(eq=False, repr=False)
+class Credentials(Value):
     """The values by which a client proves its identity, usually a user name and a password, for the `Hooks.auth` hook.
 
     ``mechanism`` is the mechanism's name in upper case. With OAUTHBEARER and XOAUTH2 ``password`` is the bearer token.
@@ -188,15 +189,15 @@ class Credentials:
     certificate: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
 
 
-@frozen
-class SecretRequest:
+@frozen(eq=False, repr=False)
+class SecretRequest(Value):
     """A server's request for the stored secret of ``user``. The answer is a `Secret`, or None for an unknown user."""
 
     user: str
 
 
-@frozen
-class Computation:
+@frozen(eq=False, repr=False)
+class Computation(Value):
     """A computation that takes milliseconds of processor time or more, such as the derivation of SCRAM's keys.
 
     A mechanism yields it, and is sent what ``compute`` returned, so that the caller decides where it runs: in a thread,
@@ -210,8 +211,8 @@ class Computation:
 Secret = str | ScramSecret
 
 
-@frozen
-class Authenticated:
+@frozen(eq=False, repr=False)
+class Authenticated(Value):
     """The result of a successful exchange: the user, and the hook's reply if it is not the default (235)."""
 
     user: str

@@ -13,6 +13,7 @@ from attrs import Factory, field, frozen
 from .. import syntax
 from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from ..replies import INVALID_CREDENTIALS as INVALID_CREDENTIALS, Reply
+from ..values import Value
 from .credentials import (
     Authenticated,
     ClientCredentials,
@@ -60,8 +61,8 @@ ServerExchange = Generator[bytes | Credentials | SecretRequest | Computation, An
 ClientExchange = Generator[bytes | Computation | None, Any, None]
 
 
-@frozen
-class MechanismContext:
+@frozen(eq=False, repr=False)
+class MechanismContext(Value):
     """The values that mechanisms use besides the messages: the server's name, random octets, and a secret key.
 
     The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 from attrs import field, frozen
 
 from ..arguments import check_choice, check_number, check_type
+from ..values import Value
 from .saslprep import MAX_PASSWORD, saslprep
 
 ScramHash = Literal["SHA-256", "SHA-1"]
@@ -39,8 +40,8 @@ def derive_keys(salted: bytes, hash: ScramHash) -> tuple[bytes, bytes, bytes]:
     return client_key, hashlib.new(name, client_key).digest(), hmac.digest(salted, b"Server Key", name)
 
 
-@frozen
-class ScramSecret:
+@frozen(eq=False, repr=False)
+class ScramSecret(Value):
     """A secret for SCRAM, from which the password cannot be recovered (RFC 5802 3, RFC 7677).
 
     `from_password` computes one. ``salt`` has 12 to 64 octets, ``iterations`` is 4096 or more, and both keys have the
