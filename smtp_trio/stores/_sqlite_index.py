@@ -50,6 +50,7 @@ ADDED, ADDED_OCTETS, CHECKED, REMOVED = 32, 1 << 20, 2000, 32
 CACHE = 1 << 24
 #: Seconds between two checks for messages that another process has removed.
 CHECK_INTERVAL = 600
+NO_LIMIT = -1
 PRESENT = "EXISTS (SELECT 1 FROM message_rows WHERE message_rows.id = texts.id)"
 GONE = f"""
 SELECT id FROM found.texts WHERE id > ? AND id <= ? AND NOT {PRESENT} ORDER BY id LIMIT ?
@@ -215,14 +216,15 @@ class Index:
 
         return self._ask(work)
 
-    def count(self, plan: Plan, high: int) -> int | None:
-        """Return the number of messages up to ``high`` that match a query, or None if it is not known exactly."""
+    def count(self, plan: Plan, high: int, limit: int | None) -> int | None:
+        """Return the number of messages up to ``high`` that match a query, at most ``limit``, or None if it is not known."""
 
         def work(db: sqlite3.Connection) -> int | None:
             if not plan.exact or db.execute("SELECT 1 FROM found.texts WHERE complete = 0").fetchone():
                 return None
-            statement = f"SELECT count(*) {plan.source} WHERE {plan.condition} AND {PRESENT} AND {plan.key} <= ?"
-            return int(db.execute(statement, [*plan.values, high]).fetchone()[0])
+            found = f"SELECT 1 {plan.source} WHERE {plan.condition} AND {PRESENT} AND {plan.key} <= ? LIMIT ?"
+            values = [*plan.values, high, NO_LIMIT if limit is None else limit]
+            return int(db.execute(f"SELECT count(*) FROM ({found})", values).fetchone()[0])  # noqa: S608 -- no values
 
         return self._ask(work)
 

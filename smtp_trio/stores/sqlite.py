@@ -23,7 +23,7 @@ import trio
 
 from .._server.spool import check_path
 from .._server.threads import run_in_thread
-from ..protocol.arguments import check_items, check_type
+from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, Outcome, check_name
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._errors import MessageNotFoundError, StoreError, UnusableStoreError, primary_code
@@ -436,17 +436,20 @@ class SQLite(Store["SQLiteSpool"]):
 
     async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
         """Return the number of messages that fulfil a query, by default of all messages; ``limit`` if there are more."""
+        check_number(limit, "limit", integer=True, optional=True)
         query = as_query(query)
-        if limit is None and not query.terms:
-            return await self._read(count_messages)
+        most = math.inf if limit is None else limit
+        if not query.terms:
+            return int(min(await self._read(count_messages), most))
         where, plan = condition_of(query), Plan.of(query)
-        if limit is None and plan is not None and (high := await self._prepare_index()) is not None:
-            count = await self._in_index(partial(self._index.count, plan, high))
+        if plan is not None and (high := await self._prepare_index()) is not None:
+            count = await self._in_index(partial(self._index.count, plan, high, limit))
             if count is not None:
-                rest = self._scan((f"{where[0]} AND id > ?", (*where[1], high)), None, reverse=True)
-                return count + sum([1 async for _ in self._found(query, rest, 0, None)])
-        if limit is None and all(term.name in COMPARISONS for term in query.terms):
-            return await self._read(partial(count_messages, where=where))
+                new = self._scan((f"{where[0]} AND id > ?", (*where[1], high)), None, reverse=True)
+                left = None if limit is None else limit - count
+                return count + sum([1 async for _ in self._found(query, new, 0, left)])
+        if all(term.name in COMPARISONS for term in query.terms):
+            return int(min(await self._read(partial(count_messages, where=where)), most))
         return await super().count(query, limit=limit)
 
     async def present(self, ids: Iterable[str]) -> set[str]:

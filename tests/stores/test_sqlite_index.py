@@ -146,6 +146,8 @@ async def test_search_finds_what_query_finds(tmp_path: Path, seed: int, monkeypa
             assert await search(store, query) == matching
             assert await store.count(query) == len(matching)
             half = len(matching) // 2
+            assert await store.count(query, limit=half) == half
+            assert await store.count(query, limit=half + 1) == min(half + 1, len(matching))
             assert [entry.id async for entry in store.search(query, offset=half, limit=2)] == matching[half : half + 2]
             oldest_first = [entry.id async for entry in store.search(query, reverse=False)]
             assert oldest_first == matching[::-1]
@@ -231,6 +233,7 @@ async def test_short_texts_are_found_without_reading_messages(
             matching = [stored.id for stored in every if query.matches(stored)]
             assert await search(store, query) == matching, query
             assert await store.count(query) == len(matching), query
+            assert await store.count(query, limit=3) == min(3, len(matching)), query
             if plan is not None and plan.exact:
                 assert read == [], query
                 sure += 1
