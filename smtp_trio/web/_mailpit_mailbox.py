@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ._context import Context
 
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+#: The number of read marks up to which the messages with one are compared with a search, and not its results with the marks.
+FEW_MARKS = 50
 START = Parameter(name="start", schema={**NUMBER, "default": 0}, description="The number of messages to skip")
 LIMIT = Parameter(
     name="limit",
@@ -79,14 +81,33 @@ async def search(context: Context, request: Request) -> Response:
     total, unread = await totals(context)
     start, limit = page_in(request)
     page: list[Entry] = []
-    count = unread_count = 0
+    passed = 0
     async with aclosing(query.search(context)) as entries:
         async for entry in entries:
-            if start <= count < start + limit:
+            if passed >= start + limit:
+                break
+            if passed >= start:
                 page.append(entry)
-            count += 1
-            unread_count += entry.id not in context.read
+            passed += 1
+    count, unread_count = await counts(context, query)
     return await answer_page(context, page, start, total=total, unread=unread, count=count, unread_count=unread_count)
+
+
+async def counts(context: Context, query: MailboxQuery) -> tuple[int, int]:
+    """Return the number of messages that a search finds, and of the unread ones among them."""
+    marked = list(context.read)
+    if query.ignores_marks and len(marked) <= FEW_MARKS:  # a store with an index counts without reading the messages
+        count, read = await context.store.count(query.query), 0
+        for each in marked:
+            with suppress(MessageNotFoundError):
+                read += await context.recent.match(each, query.query)
+        return count, max(count - read, 0)
+    count = unread = 0
+    async with aclosing(query.search(context)) as entries:
+        async for entry in entries:
+            count += 1
+            unread += entry.id not in context.read
+    return count, unread
 
 
 async def answer_page(

@@ -29,6 +29,11 @@ class MailboxQuery:
     possible: bool = True
     """False if no message can match, because the query has a tag."""
 
+    @property
+    def ignores_marks(self) -> bool:
+        """True if only ``query`` decides which messages match."""
+        return self.possible and len(self.read) == 2
+
     @classmethod
     def parse(cls, text: str, zone: str = "") -> Self:
         """Parse the text of a search. Raises `ApiError` if it is invalid."""

@@ -17,7 +17,7 @@ from smtp_trio import Statistics
 from smtp_trio._server.snapshot import Snapshot, empty_snapshot
 from smtp_trio.stores import Store
 from smtp_trio.stores.memory import Memory
-from smtp_trio.web import app
+from smtp_trio.web import _mailpit_mailbox, app
 
 from .helpers import client, serving
 
@@ -303,6 +303,26 @@ async def test_read_marks(mailbox: Mailbox) -> None:
     assert await unread() == []
     await mailbox.send("DELETE", "/api/v1/messages", {"IDs": [ids[0]]})
     assert (await mailbox.get("/api/v1/info"))["Unread"] == 0
+
+
+@pytest.mark.parametrize("few", [0, 50])
+async def test_counts_of_a_search(mailbox: Mailbox, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not depend on whether the results are compared with the marks, or the other way round."""
+    monkeypatch.setattr(_mailpit_mailbox, "FEW_MARKS", few)
+    ids = [await mailbox.add(simple(f"{'even' if number % 2 == 0 else 'odd'} {number}")) for number in range(9)]
+    await mailbox.send("PUT", "/api/v1/messages", {"IDs": ids[:3], "Read": True})
+    for query, count, unread in (
+        ("subject:even", 5, 3),
+        ("-subject:even", 4, 3),
+        ("hello", 9, 6),
+        ("is:read even", 2, 0),
+        ("absent", 0, 0),
+    ):
+        found = await mailbox.get("/api/v1/search", query=query, limit=1)
+        assert (found["messages_count"], found["messages_unread"], found["count"]) == (count, unread, min(count, 1))
+    await mailbox.store.remove([ids[0]])
+    found = await mailbox.get("/api/v1/search", query="subject:even")
+    assert (found["messages_count"], found["messages_unread"]) == (4, 3)
 
 
 async def test_marks_of_unknown_messages_are_not_kept() -> None:
