@@ -103,7 +103,17 @@ class OctetProtocol(Protocol):
 class Wire:
     """Carries octets between one stream and one protocol."""
 
-    __slots__ = ("_descriptor", "_protocol", "_write_timeout", "broken", "in_doubt", "read_size", "stalled", "stream")
+    __slots__ = (
+        "_descriptor",
+        "_protocol",
+        "_write_timeout",
+        "broken",
+        "in_doubt",
+        "quick",
+        "read_size",
+        "stalled",
+        "stream",
+    )
 
     def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
@@ -121,18 +131,23 @@ class Wire:
         self._descriptor: Callable[[], int] | None = None
         if type(stream) is trio.SocketStream and os.name == "posix":
             self._descriptor = stream.socket.fileno
-
-    @property
-    def quick(self) -> bool:
-        """True if the stream is read and written by its descriptor, so that `receive_now` may receive something."""
-        return self._descriptor is not None
+        #: The stream is read and written by its descriptor, so that `receive_now` may receive something.
+        self.quick: bool = self._descriptor is not None
 
     def receive_now(self) -> bool:
-        """Receive without waiting; return whether anything was received.
+        """Receive without waiting, and pass the octets to the protocol; return whether anything was received.
 
         Only for a `quick` wire, right after a checkpoint.
         """
-        return self._descriptor is not None and self._read(self._descriptor())
+        assert self._descriptor is not None
+        try:
+            data = os.read(self._descriptor(), self.read_size)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = self._lost()
+        self._protocol.receive_data(data)
+        return True
 
     async def receive(self) -> None:
         """Wait for octets from the peer and pass them to the protocol; b"" at the end of the input or after a reset."""
@@ -141,7 +156,7 @@ class Wire:
                 self._protocol.receive_data(bytes(await self.stream.receive_some(self.read_size)))
                 return
             await trio.lowlevel.wait_readable(self._descriptor())
-            while not self._read(self._descriptor()):  # a spurious wake-up
+            while not self.receive_now():  # a spurious wake-up
                 await trio.lowlevel.wait_readable(self._descriptor())
         except (*BROKEN, OSError, ValueError):  # ValueError: the descriptor is -1, since a hook has closed the stream
             self._protocol.receive_data(self._lost())
@@ -150,7 +165,7 @@ class Wire:
         """Receive what has already arrived, without waiting for the peer."""
         if self._descriptor is not None:
             await trio.lowlevel.checkpoint()
-            self._read(self._descriptor())
+            self.receive_now()
             return
         # Other streams can only be asked to wait. A stream that has data returns after a few steps of the scheduler.
         async with trio.open_nursery() as nursery:
@@ -158,17 +173,6 @@ class Wire:
             for _ in range(READY_STEPS):
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-
-    def _read(self, descriptor: int) -> bool:
-        """Read without waiting, and pass the octets to the protocol. Return False if nothing could be read."""
-        try:
-            data = os.read(descriptor, self.read_size)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = self._lost()
-        self._protocol.receive_data(data)
-        return True
 
     def _lost(self) -> bytes:
         """Return b"", the end of the input, for a reset connection: nothing can be sent any more, either."""
@@ -244,7 +248,7 @@ class Wire:
 
     def carry(self, stream: trio.abc.Stream) -> None:
         """Use ``stream``, which is a layer over the present one, from now on."""
-        self.stream, self._descriptor = stream, None
+        self.stream, self._descriptor, self.quick = stream, None, False
 
     async def close(self) -> None:
         """Close the stream, in an orderly way if that is still possible.

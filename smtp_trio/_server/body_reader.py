@@ -156,8 +156,8 @@ class BodyReader:
     def __init__(self, session: BodySession, command: Command, envelope: Envelope) -> None:
         #: The sender and the recipients of the message.
         self.envelope: Envelope = envelope
-        #: When DATA or the first BDAT was received, by `trio.current_time`.
-        self.began: float = trio.current_time()
+        #: When DATA or the first BDAT was received, by `HookRunner.now`.
+        self.began: float = session.hooks.now()
         #: The number of octets read so far.
         self.size: int = 0
         #: The client sends the message: it got the 354, or it uses BDAT, which does not wait for one.
@@ -194,14 +194,15 @@ class BodyReader:
         self._piece = 0  # what is counted of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
-        self._urls = UrlReader(session)
         self._undecided: Command | None = None
-        self._waits = WaitLimits(session.protocol.limits)
+        # Made on first use: few messages have a URL, and most arrive before the session has to wait for them.
+        self._urls: UrlReader | None = None
+        self._waits: WaitLimits | None = None
 
     @property
     def waited(self) -> float:
         """The seconds for which the client was waited for."""
-        return self._waits.waited
+        return 0.0 if self._waits is None else self._waits.waited
 
     async def drain(self) -> None:
         """Drop the rest of a refused message, until it can be answered. Errors in it do not matter any more."""
@@ -225,6 +226,7 @@ class BodyReader:
         Raises StopAsyncIteration when all octets were received, `BodyError` when the message cannot be accepted.
         """
         session, protocol = self._session, self._session.protocol
+        received = protocol.input  # read directly: `protocol.buffered` would be two calls, three times for each message
         if self.error is not None and not self._dropping:
             raise self.error
         if self.complete:
@@ -233,7 +235,7 @@ class BodyReader:
             self.started = True
             await session.answer(START_MAIL_INPUT)
         while True:
-            if protocol.buffered:  # a client that sends many tiny chunks must not delay other tasks
+            if received.at < len(received.data):  # a client that sends many tiny chunks must not delay other tasks
                 await session.yield_turn()
             try:
                 event = self._undecided or protocol.next_event()
@@ -262,7 +264,7 @@ class BodyReader:
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping and not self.replies):
                 self.due, self.complete = True, not self._dropping
                 self.observing = True
-                if start := self._begin(b"", end=True):
+                if self._start is not None and (start := self._begin(b"", end=True)):
                     return start
                 raise StopAsyncIteration
             elif event is END_OF_CHUNK:
@@ -416,8 +418,9 @@ class BodyReader:
                 session.hooks.restart_clock()
                 return
         session.memory.count()
-        began = trio.current_time()
-        limit, reason = self._next_wait()
+        began = session.hooks.now()
+        waits = self._waits = self._waits or WaitLimits(session.protocol.limits)
+        limit, reason = self._next_wait(waits)
         try:
             # To stop the clock of the hook costs a change of its deadline. It is not needed for a short wait, so the
             # first scope ends before the deadline of the hook can pass.
@@ -430,7 +433,7 @@ class BodyReader:
                         session.turns.begin(paused)
                     return
         finally:
-            self._waits.add(trio.current_time() - began)
+            waits.add(session.hooks.now() - began)
             session.hooks.restart_clock()
         if reason is not None:
             session.protocol.reach(reason, ends=True)
@@ -441,19 +444,21 @@ class BodyReader:
         """Add octets of what a BURL refers to. If the rest of the message is dropped, they are not fetched."""
         session, protocol = self._session, self._session.protocol
         command, octets = protocol.pending, b""
+        urls = self._urls = self._urls or UrlReader(session)
         if self._dropping:
-            await self._urls.close(self)
+            await urls.close(self)
         else:
             await session.flush()
             assert isinstance(command, CountedCommand)
-            began = trio.current_time()
-            limit, reason = self._next_wait()
+            began = session.hooks.now()
+            waits = self._waits = self._waits or WaitLimits(protocol.limits)
+            limit, reason = self._next_wait(waits)
             try:
-                fetched = await self._urls.read(command, limit, self)
+                fetched = await urls.read(command, limit, self)
             except BodyError as error:
                 raise self._fail(str(error), error.reply) from None
             finally:
-                self._waits.add(trio.current_time() - began)
+                waits.add(session.hooks.now() - began)
             if fetched is None:
                 if reason is not None:
                     protocol.reach(reason)
@@ -463,12 +468,12 @@ class BodyReader:
             octets = fetched
         protocol.add_fetched(octets)
 
-    def _next_wait(self) -> tuple[float, str | None]:
+    def _next_wait(self, waits: WaitLimits) -> tuple[float, str | None]:
         """Return how long the next wait may take, and the limit because of which it is not longer."""
         session = self._session
         inspector = session.protocol.inspector
         received = None if inspector is None else inspector.received
-        return self._waits.next(session.block_timeout, received)
+        return waits.next(session.block_timeout, received)
 
     async def _between_chunks(self, command: Command) -> None:
         """Handle a command between two chunks.

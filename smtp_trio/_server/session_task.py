@@ -309,13 +309,14 @@ class SessionTask:
         sent at once (`_queue`). Before waiting for input, everything that is queued is sent (RFC 2920 3.2 (7)).
         """
         protocol, scope = self.protocol, self.hooks.scope
+        received = protocol.input  # read directly: `protocol.buffered` would be two calls, twice for each command
         # The deadline of an earlier wait has interrupted the wait for this command (case 4 above).
         resumed, self.idle = self.idle, False
         if not resumed:
             self._command_deadline = math.inf
         if protocol.delayed:
             await self._delay()
-        if protocol.buffered:
+        if received.at < len(received.data):
             await self.yield_turn()
         event = protocol.next_event()
         if event is NEED_DATA:
@@ -336,7 +337,7 @@ class SessionTask:
                 self.memory.count()
             if not resumed:
                 # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
-                deadline = trio.current_time() + self.state.command_timeout
+                deadline = self.hooks.now() + self.state.command_timeout
                 self._command_deadline = deadline if deadline < self.expires else self.expires  # noqa: FURB136  (faster)
             if scope.deadline > self._command_deadline:
                 scope.deadline = self._command_deadline
@@ -358,7 +359,11 @@ class SessionTask:
         if type(event) is Mail:
             self.transaction.begin()
         memory = self.memory
-        if memory.held != memory.fixed or protocol.buffered > FREE_INPUT or protocol.state.envelope > FREE_ENVELOPE:
+        if (
+            memory.held != memory.fixed
+            or len(received.data) - received.at > FREE_INPUT
+            or protocol.state.envelope > FREE_ENVELOPE
+        ):
             memory.count()
         if memory.budget.used > memory.budget.beginning and isinstance(event, Mail | Rcpt):
             protocol.reach("memory")

@@ -118,7 +118,7 @@ class Transaction:
         assert envelope is not None
         self.body = body = BodyReader(session, command, envelope)
         self.last_message = MessageState.NOT_TAKEN
-        reply = await session.call_message_hook(command)
+        reply = await session.call_message_hook(command) if session.hooks.has_message else None
         if reply is None:
             try:
                 reply = await session.hooks.call(
@@ -181,7 +181,7 @@ class Transaction:
 
         The client may act on it at once, so from here on the message counts as accepted if the reply is positive.
         """
-        began = trio.current_time()
+        began = session.hooks.now()
         if session.hooks.has_response:
             with session.shielded(began + REPLY_TIMEOUT / 2):
                 await session.hooks.call("response", session.session, reply)
@@ -219,14 +219,14 @@ class Transaction:
             inspector = session.protocol.inspector
             if inspector is not None and inspector.repaired:
                 LINE_ENDS_REPLACED.log(id=body.envelope.id, peer=session.log.peer)
-        began = trio.current_time()
+        began = session.hooks.now()
         if session.hooks.has_response:
             with session.shielded(began + REPLY_TIMEOUT / 2):
                 for each in replies or (reply,) * session.protocol.replies_due:
                     await session.hooks.call("response", session.session, each)
             if not body.started:
                 await session.wire.receive_arrived()  # octets sent during the hook are not commands either
-        session.log.message(body, session.protocol.checked_reply(outcome), logged)
+        session.log.message(body, outcome if outcome.accepted else session.protocol.checked_reply(outcome), logged)
         command = session.protocol.pending
         session.protocol.send_reply(replies or reply)
         if session.log.debug:

@@ -141,9 +141,11 @@ class CommandParser:
             if isinstance(command, Mail):
                 if 0 < self._limits.messages <= self._state.messages:
                     raise BadCommandError(replies.TOO_MANY_MESSAGES, close=True)
-                command = self._check_path(command, command.sender)
+                if command.params is not NO_PARAMS or not command.sender.is_ordinary:
+                    command = self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
-                command = self._check_path(command, command.recipient)
+                if command.params is not NO_PARAMS or not command.recipient.is_ordinary:
+                    command = self._check_path(command, command.recipient)
                 state, limits = self._state, self._limits
                 # RFC 5321 4.5.3.1.10: 452 makes the client send to the other recipients in another transaction.
                 if len(state.rcpts) >= limits.recipients:

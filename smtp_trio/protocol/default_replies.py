@@ -16,12 +16,6 @@ from .session_state import SessionState
 UsableVerbs = Callable[[], Sequence[str]]
 
 
-def default_reply(command: Command, state: SessionState, grammar: Grammar, usable: UsableVerbs) -> Reply:
-    """Return the default reply to ``command`` of a server with this state and grammar."""
-    make = COMPUTED.get(command.verb)
-    return make(command, state, grammar, usable) if make is not None else command.default_reply
-
-
 def _path(command: Mail | Rcpt, *_: object) -> Reply:
     reply = None if command.params is NO_PARAMS else command.params.reply
     return reply or command.default_reply

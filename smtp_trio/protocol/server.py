@@ -108,7 +108,6 @@ class ServerProtocol:
         "__weakref__",
         "_answered",
         "_body",
-        "_buffer",
         "_connect_returned",
         "_enhanced",
         "_errors",
@@ -120,6 +119,7 @@ class ServerProtocol:
         "dialogue",
         "ended_by",
         "grammar",
+        "input",
         "limits",
         "limits_reached",
         "outbox",
@@ -187,9 +187,10 @@ class ServerProtocol:
         self._answered: list[Reply] = []  # to the recipients of the message, before `send_reply` (LMTP)
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
         self._parser = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
-        self._buffer = ReceiveBuffer()
-        self._lines = CommandLines(self._buffer, self.grammar, self.dialogue)
-        self._body = BodyReceiver(self._buffer, self.state, self.limits, newlines)
+        #: The octets that have been received and not been processed.
+        self.input: ReceiveBuffer = ReceiveBuffer()
+        self._lines = CommandLines(self.input, self.grammar, self.dialogue)
+        self._body = BodyReceiver(self.input, self.state, self.limits, newlines)
         self._refused: tuple[CountedReader, BadCommandError] | None = None
         self._input_ended = False
         self._errors = ErrorCount(self.limits)
@@ -203,8 +204,7 @@ class ServerProtocol:
     @property
     def buffered(self) -> int:
         """The number of octets that have been received and not been processed."""
-        buffer = self._buffer
-        return len(buffer.data) - buffer.at  # its length, without another call for each command
+        return len(self.input)
 
     @property
     def line(self) -> bytes:
@@ -233,7 +233,7 @@ class ServerProtocol:
     def receive_data(self, data: bytes) -> None:
         """Add octets from the client; b"" at the end of the input."""
         if data:
-            self._buffer.add(data)
+            self.input.add(data)
         else:
             self._input_ended = True
 
@@ -243,7 +243,7 @@ class ServerProtocol:
         For a stream that is put in between in the middle of a session, and returns them again. None after the end of
         the input, since nothing is received any more.
         """
-        return None if self._input_ended else self._buffer.take(len(self._buffer))
+        return None if self._input_ended else self.input.take(len(self.input))
 
     @property
     def fetching(self) -> bool:
@@ -271,10 +271,12 @@ class ServerProtocol:
         Raises `BadCommandError` for a command that the core refuses, and LocalProtocolError if the last command has not
         been answered.
         """
-        buffer = self._buffer
+        buffer = self.input
         if self._body.reader is not None:
             event = self._body.next_event()
-            return event if type(event) is bytes else self._body_signal(event)
+            if type(event) is bytes or (event is NEED_DATA and not self._input_ended):
+                return event
+            return self._body_signal(event)
         if self.pending is not None:
             if self._connect_returned or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
@@ -283,7 +285,7 @@ class ServerProtocol:
         # After QUIT (RFC 5321 4.1.1.10) or 421 (3.8) the connection is closed, and further input is ignored.
         if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
             buffer.compact()
-            return CONNECTION_LOST if self._input_ended or self.closed else NEED_DATA
+            return CONNECTION_LOST if self._input_ended or self.dialogue.phase is CLOSED else NEED_DATA
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
@@ -321,7 +323,7 @@ class ServerProtocol:
         if cls.counted:
             return self._next_counted(cls, argument)
         command = self._parser.parse(cls, argument)
-        if command.starts_tls and len(self._buffer):
+        if command.starts_tls and len(self.input):
             # RFC 3207 4.2 requires that what the client sent before the handshake is discarded. Octets after STARTTLS
             # may have been injected by an attacker, to be read as if they had come through TLS, so the session ends.
             reply = Reply(554, f"Data received after {command.verb}; closing the connection", "5.5.0")
@@ -336,7 +338,7 @@ class ServerProtocol:
             self._lines.refuse_part(cls)
             raise
         assert isinstance(command, CountedCommand)
-        octets = CountedReader(self._buffer, command.size)
+        octets = CountedReader(self.input, command.size)
         if 0 < self.state.size * 10 < command.size:  # too much to read only in order to drop it
             raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True, last=command.last)
         try:
@@ -360,7 +362,7 @@ class ServerProtocol:
     def _next_refused(self, octets: CountedReader, bad: BadCommandError) -> Event:
         octets.read()
         if not octets.ended:
-            self._buffer.compact()
+            self.input.compact()
             return CONNECTION_LOST if self._input_ended else NEED_DATA
         self._refused = None
         try:
@@ -424,7 +426,12 @@ class ServerProtocol:
 
     def default_reply(self, command: Command) -> Reply:
         """Return the reply to send if the application has no other."""
-        return default_replies.default_reply(command, self.state, self.grammar, self._parser.usable_verbs)
+        make = default_replies.COMPUTED.get(command.verb)
+        return (
+            command.default_reply
+            if make is None
+            else make(command, self.state, self.grammar, self._parser.usable_verbs)
+        )
 
     @property
     def replies_due(self) -> int:
@@ -485,14 +492,14 @@ class ServerProtocol:
             body = self._body
             if body.inspector is not None:
                 self._check_final_reply(command, reply)
-            if type(command) is Data:
+            if reply.refused and type(command) is Data:
                 reply = self.checked_reply(reply)
             self.dialogue.add_reply(reply)
             self.state.update(command, reply, self.dialogue.phase, self._lines.line)
             if body.inspector is not None:
                 self._end_message(command, reply)
             elif reply.intermediate and type(command) is Data:
-                self._body.begin(DotTerminatedReader(self._buffer), last=True)
+                self._body.begin(DotTerminatedReader(self.input), last=True)
             enhanced = command.enhanced
             if reply.refused:
                 if self._errors.exceeds_work(command.refusal_work):
@@ -624,6 +631,6 @@ class ServerProtocol:
         self.state.reset()
         self.state.secure = True
         self._parser.state_changed()
-        self._buffer.clear()
+        self.input.clear()
         if self.dialogue.phase is not CONNECTED:  # the greeting is sent only once
             self.dialogue.enter(GREETED)
