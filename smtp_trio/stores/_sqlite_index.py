@@ -6,10 +6,10 @@ import os
 import sqlite3
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ._sqlite_database import file_id
-from ._sqlite_plan import TEXTS
+from ._sqlite_plan import TEXTS, Source
 from ._sqlite_reading import connect_to_read, find_message
 from ._sqlite_texts import add, clear, prepare, remove
 
@@ -46,6 +46,8 @@ SUFFIX = "-search"
 #: removes.
 ADDED, ADDED_OCTETS, CHECKED, REMOVED = 32, 1 << 20, 2000, 32
 
+#: The number of messages up to which those that match a part of a query are compared one by one with the other parts.
+FEW = 500
 #: The size of the page cache of the index, in octets.
 CACHE = 1 << 24
 #: Seconds between two checks for messages that another process has removed.
@@ -198,33 +200,25 @@ class Index:
 
         The second item of each pair is true if the message is known to match. Return None if the index cannot be read.
         """
-        order = "DESC" if reverse else "ASC"
+        order: Literal["ASC", "DESC"] = "DESC" if reverse else "ASC"
 
         def work(db: sqlite3.Connection) -> list[tuple[int, bool]]:
             found = []
-            for source, key, condition, values, sure in (
-                (plan.source, plan.key, plan.condition, plan.values, plan.exact),
-                (TEXTS, "texts.id", f"complete = 0 AND {plan.where[0]}", plan.where[1], False),
-            ):
-                rows = db.execute(
-                    f"SELECT {key} {source} WHERE {condition} AND {PRESENT} AND {key} > ? AND {key} < ? "
-                    f"ORDER BY {key} {order} LIMIT ?",
-                    [*values, low, high, most],
-                )
-                found += [(message, sure) for message in ids_of(rows)]
+            incomplete = Source(TEXTS, "texts.id", f"complete = 0 AND {plan.where[0]}", plan.where[1])
+            for source, sure in ((choose(db, plan, low, high), plan.exact), (incomplete, False)):
+                found += [(message, sure) for message in ids_of(select(db, source, low, high, order, most))]
             return sorted(found, reverse=reverse)[:most]
 
         return self._ask(work)
 
     def count(self, plan: Plan, high: int, limit: int | None) -> int | None:
-        """Return the number of messages up to ``high`` that match a query, at most ``limit``, or None if it is not known."""
+        """Return the number of messages below ``high`` that match a query, at most ``limit``, or None if it is not known."""
 
         def work(db: sqlite3.Connection) -> int | None:
             if not plan.exact or db.execute("SELECT 1 FROM found.texts WHERE complete = 0").fetchone():
                 return None
-            found = f"SELECT 1 {plan.source} WHERE {plan.condition} AND {PRESENT} AND {plan.key} <= ? LIMIT ?"
-            values = [*plan.values, high, NO_LIMIT if limit is None else limit]
-            return int(db.execute(f"SELECT count(*) FROM ({found})", values).fetchone()[0])  # noqa: S608 -- no values
+            rows = select(db, choose(db, plan, 0, high), 0, high, "ASC", NO_LIMIT if limit is None else limit)
+            return sum(1 for _ in rows)
 
         return self._ask(work)
 
@@ -246,6 +240,26 @@ class Index:
         finally:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
+
+
+def choose(db: sqlite3.Connection, plan: Plan, low: int, high: int) -> Source:
+    """Return the source of the messages that match a query, between two ids."""
+    for probe in plan.probes():
+        ids = ids_of(select(db, probe, low, high, "ASC", FEW + 1))
+        if len(ids) <= FEW:
+            return plan.among(ids)
+    return plan.source()
+
+
+def select(
+    db: sqlite3.Connection, source: Source, low: int, high: int, order: Literal["ASC", "DESC"], most: int
+) -> Iterable[tuple[int]]:
+    """Iterate over the ids between two others of the messages that a source finds and the store has."""
+    return db.execute(
+        f"SELECT {source.key} {source.tables} WHERE {source.condition} AND {PRESENT} "
+        f"AND {source.key} > ? AND {source.key} < ? ORDER BY {source.key} {order} LIMIT ?",
+        [*source.values, low, high, most],
+    )
 
 
 def ids_of(rows: Iterable[tuple[int]]) -> list[int]:

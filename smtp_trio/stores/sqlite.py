@@ -443,7 +443,7 @@ class SQLite(Store["SQLiteSpool"]):
             return int(min(await self._read(count_messages), most))
         where, plan = condition_of(query), Plan.of(query)
         if plan is not None and (high := await self._prepare_index()) is not None:
-            count = await self._in_index(partial(self._index.count, plan, high, limit))
+            count = await self._in_index(partial(self._index.count, plan, high + 1, limit))
             if count is not None:
                 new = self._scan((f"{where[0]} AND id > ?", (*where[1], high)), None, reverse=True)
                 left = None if limit is None else limit - count

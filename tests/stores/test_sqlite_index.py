@@ -127,6 +127,7 @@ async def search(store: SQLite, query: Query | str) -> list[str]:
 async def test_search_finds_what_query_finds(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any time: while the index is behind, after messages were removed, and when their ids were used again."""
     monkeypatch.setattr(_sqlite_index, "ADDED", 7)
+    monkeypatch.setattr(_sqlite_index, "FEW", 1 + seed)
     monkeypatch.setattr(_sqlite_texts, "MAX_TEXT", 400 if seed % 2 else 1 << 20)
     rng = random.Random(seed)
     async with SQLite(tmp_path / "mail.db") as store:
@@ -202,6 +203,7 @@ async def test_short_texts_are_found_without_reading_messages(
 ) -> None:
     """Also those that no message has, with other parts, and with ``-``."""
     monkeypatch.setattr(_sqlite_texts, "CHUNK", 5)
+    monkeypatch.setattr(_sqlite_index, "FEW", 10 * seed)
     rng = random.Random(seed)
     async with SQLite(tmp_path / "mail.db") as store:
         for _ in range(60):
