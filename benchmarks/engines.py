@@ -1,7 +1,13 @@
-"""Stores in an engine: durable messages per second through the whole server, beside what the engine itself does."""
+"""Stores in an engine: durable messages per second through the whole server, beside what the engine itself does.
+
+    python -m benchmarks.engines [--short] [--only WORD]
+
+prints the cases, and how the rates through the server compare with that of the engine.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -13,7 +19,7 @@ from functools import partial
 
 from attrs import evolve, frozen
 
-from .case import Case, Clock, Contender, Environment, Measure, Sample, UnavailableError, cores, pinned, run
+from .case import Case, Contender, Environment, Measure, Outcome, Sample, UnavailableError, cores, pinned, run
 from .load import Load, measure_load
 from .report import format_outcome
 from .servers import HOST, PATH, ROOT, own_server, require_module, require_program, shared_server, start
@@ -21,6 +27,10 @@ from .working import workers
 
 POSTGRESQL = "/usr/lib/postgresql/15/bin"
 SIZE, SESSIONS = 4096, 100
+#: Sessions send a message and the next envelope together. Waiting for each reply costs the generator and the server more than
+#: the engine does.
+LOAD = Load(sessions=SESSIONS, size=SIZE, overlapping=True)
+ONE_COMMAND = Load(sessions=SESSIONS, size=SIZE)
 
 
 @frozen
@@ -144,80 +154,116 @@ def wait_for(engine: Engine, port: int, replicas: int) -> None:
         time.sleep(0.05)
 
 
-def through_server(kind: str, store: Callable[[Environment], str]) -> Contender:
-    """Return a contender: a server with a store in the engine."""
+def through_server(kind: str, store: Callable[[Environment], str], load: Load = LOAD, *, part: int = 1) -> Contender:
+    """Return a contender: a server with a store in the engine. It gets one ``part``-th of the messages."""
 
     def ready(env: Environment) -> Measure:
         process = start(env, own_server(kind, store(env)))
-        load = Load(sessions=SESSIONS, size=SIZE)
         if not env.short:
             measure_load(load, process, 2 * SESSIONS)
-        return lambda count: measure_load(load, process, count)
+        return lambda count: measure_load(load, process, max(count // part, SESSIONS))
 
     return ready
 
 
 def without_store(env: Environment) -> Measure:
     """Return the measurement of a server that reads the messages only: no store can be faster."""
-    process, load = shared_server(env, "smtp_trio"), Load(sessions=SESSIONS, size=SIZE)
-    return lambda count: measure_load(load, process, count)
+    process = shared_server(env, "smtp_trio")
+    return lambda count: measure_load(LOAD, process, count)
 
 
-def alone(store: Callable[[Environment], str]) -> Contender:
-    """Return a contender: the engine with a loop that writes groups."""
+def without_smtp(store: Callable[[Environment], str], *options: str) -> Contender:
+    """Return a contender: tasks that write to the engine, by a loop or with the store."""
 
     def ready(env: Environment) -> Measure:
         url = store(env)
 
         def measure(count: int) -> Sample:
-            command = [sys.executable, "-m", "benchmarks.engine_loop", url, str(count), str(SESSIONS), str(SIZE)]
-            clock = Clock()
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.engine_loop",
+                url,
+                str(count),
+                str(SESSIONS),
+                str(SIZE),
+                *options,
+            ]
             with pinned(cores()[0]):
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
-            return Sample(clock.stop(count).cost, count / float(done.stdout))
+            seconds, spent = map(float, done.stdout.split())
+            return Sample(1e6 * spent / count, count / seconds)
 
         return measure
 
     return ready
 
 
+def in_the_long_form(contender: Contender) -> Contender:
+    """Return the contender without its short form, which would show nothing that the others do not."""
+
+    def ready(env: Environment) -> Measure:
+        if env.short:
+            raise UnavailableError("not in the short form")
+        return contender(env)
+
+    return ready
+
+
 ENVIRONMENT = {**os.environ, "PATH": PATH}
+GROUPED, WORKERS, SINGLE = "grouped", "grouped, two workers", "one by one"
+LOOP, STORE = "the engine's loop, without SMTP", "the store without SMTP"
 
 
-def case(engine: Engine, amount: int, *, replicated: bool = False, more: bool = False) -> Case:
-    """Return the case of an engine, with one replica or without; with ``more``, also two workers."""
+def case(engine: Engine, *, replicated: bool = False) -> Case:
+    """Return the case of an engine, with one replica or without."""
     store = partial(url_of, engine, replicated=replicated)
-    contenders = {"grouped": through_server("store", store), "one by one": through_server("ungrouped-store", store)}
-    if more:
-        contenders["grouped, two workers"] = workers(2, store, Load(sessions=SESSIONS, size=SIZE))
-    if not replicated:
-        contenders["the server without a store"] = without_store
     return Case(
         name=f"{engine.name}{' with a replica' if replicated else ''}, 4 KiB, {SESSIONS} sessions",
-        contenders={**contenders, "the engine without SMTP, grouped": alone(store)},
-        amount=amount,
+        contenders={
+            GROUPED: through_server("store", store),
+            SINGLE: through_server("ungrouped-store", store, part=20),
+            WORKERS: workers(2, store, LOAD, "--quiet"),  # as the others, without a line in the log for each message
+            "grouped, one command at a time": in_the_long_form(through_server("store", store, ONE_COMMAND, part=2)),
+            "the server without a store": in_the_long_form(without_store),
+            STORE: in_the_long_form(without_smtp(store, "--store")),
+            LOOP: without_smtp(store),
+        },
+        amount=5_000,
         short=2 * SESSIONS,
         by="rate",
         rounds=3,
     )
 
 
-CASES = [case(REDIS, 3_000), case(POSTGRES, 3_000)]
-#: Not recorded in docs/: server, load generator, and an engine twice share the cores.
-MORE_CASES = [
-    case(REDIS, 3_000, more=True),
-    case(REDIS, 3_000, replicated=True),
-    case(POSTGRES, 3_000, more=True),
-    case(SYNCHRONOUS, 3_000, replicated=True),
-]
+CASES = [case(engine, replicated=replicated) for engine, replicated in (
+    (REDIS, False), (REDIS, True), (POSTGRES, False), (SYNCHRONOUS, True),
+)]  # fmt: skip
+
+
+def summary(outcome: Outcome) -> str:
+    """Return how the rates compare, as medians of the rounds."""
+    ratio = {name: figures.ratio.median for name, figures in outcome.figures.items() if figures.ratio}
+    if STORE not in ratio:
+        return ""
+    return (
+        f"  {GROUPED}: {ratio[LOOP]:.0%} of the loop, {ratio[STORE]:.0%} of the store without SMTP, {ratio[SINGLE]:.1f} times "
+        f"{SINGLE}; {WORKERS}: {ratio[LOOP] / ratio[WORKERS]:.0%} of the loop"
+    )
 
 
 def main() -> None:
-    """Measure the engines also with a replica, and two workers: ``python -m benchmarks.engines [--short]``."""
+    """Measure the engines."""
+    parser = argparse.ArgumentParser(prog="benchmarks.engines", description="Measure stores in an engine.")
+    parser.add_argument("--short", action="store_true", help="one round of little work")
+    parser.add_argument("--only", default="", metavar="WORD", help="only the cases with this word in their name")
+    args = parser.parse_args()
     with ExitStack() as stack:
-        env = Environment(stack, "--short" in sys.argv)
-        for each in MORE_CASES:
-            print(format_outcome(run("Engines", each, env)), flush=True)
+        env = Environment(stack, args.short)
+        for each in CASES:
+            if args.only.lower() in each.name.lower():
+                outcome = run("Engines", each, env)
+                print(format_outcome(outcome), summary(outcome), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

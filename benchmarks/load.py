@@ -1,5 +1,7 @@
 """The load generator: Postfix's ``smtp-source`` if it supports the load, otherwise blocking sockets in threads.
 
+`overlapping.py` has another one, for transactions that overlap.
+
     python -m benchmarks.load PORT COUNT [--sessions N] [--size N] [--recipients N] [--pipelined] [--starttls]
         [--reconnect] [--handshake]
 
@@ -41,6 +43,8 @@ class Load:
     recipients: int = 1
     pipelined: bool = False
     """MAIL, every RCPT and DATA in one write (RFC 2920)."""
+    overlapping: bool = False
+    """The end of a message and the next transaction in one write. The other options but size and sessions do not apply."""
     starttls: bool = False
     reconnect: bool = False
     """Open a connection for every message."""
@@ -67,6 +71,9 @@ def measure_load(load: Load, server: Process, count: int) -> Sample:
 
 def generator_command(load: Load, port: int, count: int) -> list[str]:
     """Return the command of the load generator. The one in this module prints the seconds that it took."""
+    if load.overlapping:
+        numbers = map(str, (port, count, load.sessions, load.size))
+        return [*TIMEOUT, sys.executable, "-m", "benchmarks.overlapping", *numbers]
     source = shutil.which("smtp-source", path=PATH)
     if source and load.plain:
         options = {"-s": load.sessions, "-m": count, "-l": load.size, "-f": SENDER.decode(), "-t": RECIPIENT.decode()}

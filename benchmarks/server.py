@@ -154,13 +154,13 @@ KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
 }
 
 
-def command_line(port: str, certificate: str, workers: str, store: str) -> None:
-    """Run ``smtp-trio serve`` with one more store."""
+def command_line(port: str, certificate: str, workers: str, store: str, *more: str) -> None:
+    """Run ``smtp-trio serve`` with one more store, and more options."""
     # The workers of a server on several cores are a feature of the command only, and it has no option for a store of
     # another package. So this uses two private names.
     SCHEMES["busy"] = (__name__, "Busy", None)
     options = {"--port": port, "--tls-cert": certificate, "--workers": workers, "--store": store}
-    sys.exit(smtp_trio_main(["serve", *(argument for pair in options.items() for argument in pair)]))
+    sys.exit(smtp_trio_main(["serve", *(argument for pair in options.items() for argument in pair), *more]))
 
 
 def main(kind: str, port: str, certificate: str, *path: str) -> None:

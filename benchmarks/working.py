@@ -26,8 +26,10 @@ def measure_on_all_cores(load: Load, server: Process, count: int) -> Sample:
     before, load_before = [cpu(pid) for pid in pids], children_cpu()
     start_time = time.perf_counter()
     with pinned(*cores()):
-        subprocess.run(generator_command(load, server.port, count), check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    wall = time.perf_counter() - start_time
+        command = generator_command(load, server.port, count)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    # A generator in Python prints the time without that of its start.
+    wall = float(done.stdout) if done.stdout else time.perf_counter() - start_time
     spent = sum(cpu(pid) for pid in pids) - sum(before)
     return Sample(1e6 * spent / count, count / wall, 1e6 * (children_cpu() - load_before) / count)
 
@@ -38,14 +40,14 @@ def children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def workers(number: int, store: Callable[[Environment], str], load: Load) -> Contender:
-    """Return a contender: this number of workers with the store of a URL, under a load."""
+def workers(number: int, store: Callable[[Environment], str], load: Load, *options: str) -> Contender:
+    """Return a contender: this number of workers with the store of a URL, and more options, under a load."""
 
     def ready(env: Environment) -> Measure:
         url = store(env)
         key = "workers", str(number), url
         if key not in env.processes:
-            env.processes[key] = start(env, own_server("command-line", str(number), url), *cores())
+            env.processes[key] = start(env, own_server("command-line", str(number), url, *options), *cores())
             deadline = time.monotonic() + 120
             while number > 1 and len(process_tree(env.processes[key].pid)) <= number:
                 assert time.monotonic() < deadline, "the workers did not start"
