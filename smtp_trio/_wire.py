@@ -161,6 +161,11 @@ class Wire:
         except (*BROKEN, OSError, ValueError):  # ValueError: the descriptor is -1, since a hook has closed the stream
             self._protocol.receive_data(self._lost())
 
+    def interrupt(self) -> None:
+        """End a `receive` in another task, as if the connection were lost. Only for a `quick` wire."""
+        if self._descriptor is not None:
+            trio.lowlevel.notify_closing(self._descriptor())
+
     async def receive_arrived(self) -> None:
         """Receive what has already arrived, without waiting for the peer."""
         if self._descriptor is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.message
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from ..protocol.arguments import check_items
 from ..protocol.dot_stuffing import normalize_newlines
 from ..protocol.header import message_start
 from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
-from ..protocol.syntax import CONTROL, parse_path
+from ..protocol.syntax import CONTROL
 from .address_list import split_addresses
 from .threads import run_for
 
@@ -42,9 +43,8 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
     """
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a str, not {type(text).__name__}")
-    inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
-    path = parse_path(f"<{inner}>")
-    if path is not None and path.is_ordinary and not path.is_null:
+    path = _parse(text)
+    if path is not None and path.is_ordinary and path.raw:
         return path
     # A line end in an address would let it add commands to the session, so this is checked before anything else.
     if CONTROL.search(text) or SURROGATE.search(text):
@@ -62,6 +62,13 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
             f"(RFC 5321 4.5.3.1)"
         )
     return path
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(text: str) -> Path | None:
+    """Parse an address with or without brackets. A program uses the same few addresses again and again."""
+    inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+    return Path.parse(f"<{inner}>")
 
 
 # --- header fields --------------------------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ class ClientSettings(TypedDict, total=False):
 #
 # A background task could read replies as they arrive, and notice at once that the server has closed the connection. It
 # would need a nursery, and with it every exception of the client would come in an exception group, and a cancellation
-# of the nursery would end calls in the middle. So all work is done in the task that calls a method. Two things follow:
+# of the nursery would end calls in the middle. So all work is done in the task that calls a method, except that a system
+# task, one for all clients, watches the deadlines (`ReplyTimer`). Two things follow:
 #
 # * What the server sends between two calls is read at the beginning of the next one (`Exchange.check_unsolicited`).
 # * Only one task can use the client. A second one gets trio.BusyResourceError and does not wait, because a program

@@ -18,7 +18,7 @@ from .addresses import parse_mailbox
 from .exchange import Exchange
 from .message import Message, PreparedMessage, prepare_message
 from .results import ConnectionLostError, PartialResult, Rejected
-from .send_params import read_send_params, writable
+from .send_params import NONE, read_send_params, writable
 from .session_limits import TOO_MANY_DOMAINS, TOO_MANY_TRANSACTIONS, allow_domains, announced, transactions_left
 from .transaction import Progress, Transaction
 
@@ -88,30 +88,39 @@ class Delivery:
         utf8 = "SMTPUTF8" in offered
         paths: dict[str, Path] = {}
         problems: dict[str, NotOfferedError] = {}
+        ordinary = True
         for name in recipients:
-            try:
-                paths[name] = _encodable(parse_mailbox(name, f"recipient {name!r}"), utf8=utf8)
-            except NotOfferedError as error:
-                problems[name] = error
+            recipient = parse_mailbox(name, "recipient")
+            if recipient.is_ordinary:
+                paths[name] = recipient
+            else:
+                ordinary = False
+                try:
+                    paths[name] = _encodable(recipient, utf8=utf8)
+                except NotOfferedError as error:
+                    problems[name] = error
             if len(paths) % TURN == 0:
                 await trio.lowlevel.checkpoint()
         if not paths:
             raise next(iter(problems.values()), ValueError("there must be at least one recipient"))
         path = _encodable(parse_mailbox(sender, "sender", null=True), utf8=utf8)
-        given = read_send_params(exchange, sender, paths, params)
-        mail_params = given.mail
-        if (by := mail_params.get(BY)) is not None and by.expired:
-            raise ReplyError(Mail(path), EXPIRED)
-        binary = mail_params.get(BODY) == "BINARYMIME"
-        if binary and "BINARYMIME" not in offered:
-            # RFC 3030 3. The parameter alone would be accepted by a server with 8BITMIME.
-            raise NotOfferedError("the server does not offer BINARYMIME")
-        smtputf8 = SMTPUTF8 in mail_params or not all(each.is_ascii for each in (path, *paths.values()))
+        given, binary = NONE, False
+        values: dict[Param[Any], Any] = {}
+        if params:
+            given = read_send_params(exchange, sender, paths, params)
+            values = dict(given.mail)
+            if (by := given.mail.get(BY)) is not None and by.expired:
+                raise ReplyError(Mail(path), EXPIRED)
+            binary = values.get(BODY) == "BINARYMIME"
+            if binary and "BINARYMIME" not in offered:
+                # RFC 3030 3. The parameter alone would be accepted by a server with 8BITMIME.
+                raise NotOfferedError("the server does not offer BINARYMIME")
+        ordinary = ordinary and path.is_ordinary
+        smtputf8 = SMTPUTF8 in values or not (ordinary or all(each.is_ascii for each in (path, *paths.values())))
         ready = await prepare_message(
             message, eight_bit="8BITMIME" in offered, utf8=utf8, binary=binary, smtputf8=smtputf8
         )
-        values: dict[Param[Any], Any] = dict(mail_params)
-        if ready.eight_bit and mail_params.get(BODY) == "7BIT":
+        if ready.eight_bit and values.get(BODY) == "7BIT":
             raise ValueError("body='7BIT' does not allow octets above 127 in the message (RFC 6152 3)")
         if ready.size is not None and isinstance(size := offered.get("SIZE"), Size):
             values.setdefault(SIZE, ready.size)
@@ -122,7 +131,7 @@ class Delivery:
             values.setdefault(BODY, "8BITMIME")
         if smtputf8 or ready.utf8_header:
             values.setdefault(SMTPUTF8, True)  # RFC 6531 3.4: only if it is needed
-        mail = Mail(path, Params(values))
+        mail = Mail(path, Params(values) if values else NO_PARAMS)
         partial = PartialResult(
             sender, dict.fromkeys(recipients) if problems else paths, exchange.tls, given.unreported
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -10,7 +9,6 @@ from typing import Self
 
 import trio
 
-from .._timeouts import DEADLINE_SLACK
 from .._types import TlsInfo
 from .._wire import Wire
 from ..protocol import (
@@ -23,10 +21,9 @@ from ..protocol import (
     EndOfData,
     RemoteProtocolError,
     ReplyError,
-    Signal,
     SMTPError,
 )
-from ..protocol.client import AnsweredCommand, SessionEndedError
+from ..protocol.client import SessionEndedError
 from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
 from ..protocol.dialogue import CLOSED, READY
 from ..protocol.extensions.atrn import Atrn
@@ -35,6 +32,7 @@ from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
 from ..protocol.params import NO_PARAMS, Params, make_params
 from ..protocol.replies import Reply
+from .reply_timer import ReplyTimer
 from .results import ConnectionLostError, TimedOutError
 from .timeouts import ClientTimeouts
 
@@ -87,19 +85,16 @@ def check_reply(command: Command, reply: Reply) -> Reply:
 # connection usable; any other cancellation closes it. A write that is cancelled part-way sets `Wire.broken`, since it
 # is not known how many octets were sent.
 #
-# The timeouts use one cancel scope around the whole operation instead of one for each wait. Entering a scope costs
-# about as much as sending a small message does, so the deadline of this scope is moved from one wait to the next, and
-# not even moved if the difference is below DEADLINE_SLACK. `clear_deadline` is called before anything that does not
-# wait for a reply: the caller's own message iterator, the TLS handshake, and writes, which have limits of their own.
-# When the scope's deadline has expired, `__aexit__` turns the cancellation into TimedOutError for the command that was
-# waited for; a cancellation from outside passes through unchanged, because the scope only catches its own.
+# The timeouts limit the waits for replies (`ReplyTimer`), and writes that do not fit into the buffer of the socket
+# (`Wire.send`). A wait that takes too long ends with TimedOutError for the command that was waited for. Nothing limits
+# the caller's own message iterator.
 class Exchange:
     """The commands and replies of one connection.
 
     Each operation of a client runs inside ``async with exchange.operation()``.
     """
 
-    __slots__ = ("_grammar", "_scope", "_waiting_for", "lmtp", "protocol", "rcpt_domains", "timeouts", "tls", "wire")
+    __slots__ = ("_busy", "_grammar", "_timer", "lmtp", "protocol", "rcpt_domains", "timeouts", "tls", "wire")
 
     def __init__(self, stream: trio.abc.Stream, grammar: Grammar, timeouts: ClientTimeouts, *, lmtp: bool) -> None:
         self.protocol: ClientProtocol = ClientProtocol(grammar)
@@ -111,9 +106,8 @@ class Exchange:
         #: The domains of recipients that were sent, counted if the server limits them (RFC 9422 4.3).
         self.rcpt_domains: set[str] = set()
         self._grammar = grammar
-        self._scope: trio.CancelScope | None = None
-        #: The command whose reply is waited for, and its timeout.
-        self._waiting_for: tuple[Command, float] = (END_OF_DATA, math.inf)
+        self._busy = False
+        self._timer: ReplyTimer | None = None
 
     def params(self, kind: type[Mail | Rcpt], values: Mapping[str, object]) -> Params:
         """Return keyword arguments as typed parameters of MAIL or RCPT.
@@ -145,32 +139,22 @@ class Exchange:
         connection is closed. Only the handshake enters the exchange without this check, since the greeting is still to
         come at that time.
         """
-        if self._scope is not None:
+        if self._busy:
             raise trio.BusyResourceError("another task is using this client")
         if not self.open:
             raise trio.ClosedResourceError("the connection of this client is closed")
         return self
 
     async def __aenter__(self) -> Self:
-        self._scope = trio.CancelScope()
-        self._scope.__enter__()
+        self._busy = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        scope, self._scope = self._scope, None
-        assert scope is not None
-        scope.__exit__(kind, exc, traceback)
+        self._busy = False
         if not self.open:
             await self.close()
-        if scope.cancelled_caught:
-            raise TimedOutError(*self._waiting_for) from None
-
-    def clear_deadline(self) -> None:
-        """Remove the deadline, before waiting for anything but a reply."""
-        if self._scope is not None and self._scope.deadline != math.inf:
-            self._scope.deadline = math.inf
 
     # --- commands and replies ---------------------------------------------------------------------------------------
 
@@ -189,7 +173,6 @@ class Exchange:
         if self.wire.broken:
             return False
         if rest := self.wire.flush_now():
-            self.clear_deadline()
             await self.wire.send(rest)
         if self.wire.stalled:
             raise TimedOutError(self.protocol.awaiting_reply or END_OF_DATA, self.timeouts.block)
@@ -198,46 +181,48 @@ class Exchange:
     def _received_reply(self) -> Reply | None:
         """Return the reply to the oldest command if it was received. Raises `ConnectionLostError`."""
         unanswered = self.protocol.dialogue.unanswered
-        event = self._next_event(unanswered[0] if unanswered else END_OF_DATA)
-        return event.reply if type(event) is AnsweredCommand else None
+        return self._next_reply(unanswered[0] if unanswered else END_OF_DATA)
 
-    def _next_event(self, command: Command) -> AnsweredCommand | Signal:
-        """Return the next event of the protocol. Raise `ConnectionLostError` if the server has ended the session."""
+    def _next_reply(self, command: Command) -> Reply | None:
+        """Return the next reply if it was received. Raise `ConnectionLostError` if the server has ended the session."""
         try:
-            event = self.protocol.next_event()
+            reply = self.protocol.next_reply()
         except SessionEndedError as exc:
             self.wire.broken = True
             raise ConnectionLostError(command, "the server closed the connection", exc.reply) from None
-        if event is CONNECTION_LOST:
+        if isinstance(reply, Reply):
+            return reply
+        if reply is CONNECTION_LOST:
             raise ConnectionLostError(command, "the server closed the connection")
-        return event
+        return None
 
     async def receive_reply(self) -> Reply:
         """Wait for the reply to the oldest command, or for one that the server sends before the end of a message.
 
-        If it takes too long, the operation ends with `TimedOutError`. Raises `ConnectionLostError`.
+        Raises `TimedOutError` and `ConnectionLostError`.
         """
         reply = self._received_reply()
-        if reply is None:
-            self._set_deadline(self.protocol.awaiting_reply or END_OF_DATA)
+        if reply is not None:
+            return reply
+        command = self.protocol.awaiting_reply or END_OF_DATA
+        limit = self._limit(command)
+        deadline = trio.current_time() + limit
+        timer = self._timer = self._timer or ReplyTimer.current()
         while reply is None:
-            await self.wire.receive()
+            if not await timer.receive(self.wire, deadline):
+                raise TimedOutError(command, limit)
             reply = self._received_reply()
         return reply
 
-    def _set_deadline(self, command: Command) -> None:
-        """Limit the wait for the reply to ``command``, which begins now."""
-        assert self._scope is not None
+    def _limit(self, command: Command) -> float:
+        """Return how many seconds the reply to ``command`` may take."""
         limit = reply_timeout(self.timeouts, command)
         latest = self.protocol.dialogue.unanswered[-1:]
         if latest and isinstance(latest[0], CountedCommand) and latest[0].last:
             # The whole message was sent in the group (RFC 3030 4.2). A server may hold back the replies to MAIL and
             # RCPT (RFC 2920 3.2) until it has processed the message, for which it has ten minutes.
             limit = max(limit, self.timeouts.end)
-        self._waiting_for = command, limit
-        deadline = trio.current_time() + limit
-        if not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK:
-            self._scope.deadline = deadline
+        return limit
 
     def check_unsolicited(self, command: Command) -> None:
         """Check what the server has sent since the last reply, before ``command`` is sent.
@@ -245,15 +230,15 @@ class Exchange:
         Raises `ConnectionLostError`, which names ``command``, for a 421 or 221 reply (RFC 5321 3.8) and for the
         end of the connection. Raises RemoteProtocolError for any other reply, and for a part of one.
         """
-        if self.wire.quick:
-            self.wire.receive_now()
+        if not (self.wire.quick and self.wire.receive_now()) and self.protocol.is_quiet:
+            return
         try:
-            event = self._next_event(command)
+            reply = self._next_reply(command)
         except ConnectionLostError:
             self.wire.broken = True
             raise
-        if isinstance(event, AnsweredCommand):
-            raise ConnectionLostError(command, "the server closed the connection", event.reply)
+        if reply is not None:
+            raise ConnectionLostError(command, "the server closed the connection", reply)
         if not self.protocol.in_sync:
             # The rest of this reply would be taken for the reply to the next command.
             self.wire.broken = True
@@ -289,7 +274,6 @@ class Exchange:
                 if self.usable:
                     async with self.operation():
                         await self.request(Quit())
-                        self.clear_deadline()
                         await self.wire.close()
         finally:
             await self.close()

@@ -249,7 +249,6 @@ class Handshake:
         exchange = self._exchange
         limit, host = exchange.timeouts.tls, self._certificate_name
         command = Connect() if self._tls == "implicit" else StartTlsCommand()
-        exchange.clear_deadline()
         context = self._ssl_context
         if context is None:
             context = await default_context(verify=self._tls != "opportunistic" or self._check_certificate)
@@ -383,7 +382,6 @@ class Handshake:
         """Send a challenge to the client's side of a mechanism; return its response."""
         exchange, answer = self._exchange, cast("Any", challenge)
         while isinstance(step := steps.send(answer), Computation):
-            exchange.clear_deadline()
             exchange.wire.broken = True  # in case of a cancellation, which would leave AUTH in the middle
             answer = await run_in_thread(step.compute, abandon_on_cancel=True)
             exchange.wire.broken = False

@@ -30,7 +30,7 @@ from .addresses import (
     reparse,
     smtp_policy,
 )
-from .threads import run_for
+from .threads import LARGE_OCTETS, run_for, run_in_thread
 
 #: The kinds of message that can be sent. `email.message.EmailMessage` is an `email.message.Message`; an `os.PathLike`
 #: names a file.
@@ -38,6 +38,8 @@ Message: TypeAlias = (
     bytes | bytearray | memoryview | email.message.Message | os.PathLike[str] | AsyncIterable[bytes]
 )  # fmt: skip
 
+#: The kinds of message that are octets.
+OCTETS: Final = (bytes, bytearray, memoryview)
 #: Octets of a file or an iterable that are enough to find a line before its header, which is not a part of the message.
 PREFACE_OCTETS: Final = 1000
 #: Octets of a message that are sent at a time. `ClientTimeouts.block` applies to each piece.
@@ -191,7 +193,7 @@ def _may_be_preface(start: bytes) -> bool:
 
 
 def _as_bytes(data: object) -> bytes:
-    if not isinstance(data, bytes | bytearray | memoryview):
+    if not isinstance(data, OCTETS):
         raise TypeError(f"a message's pieces must be bytes, not {type(data).__name__}")
     return bytes(data)  # does not copy if it is bytes already
 
@@ -248,13 +250,13 @@ async def prepare_message(
     Raises TypeError if ``message`` has a wrong type, ValueError for an email message that would be sent with a Bcc
     field, `LocalProtocolError` if the server must not be sent its content, and OSError if its file cannot be opened.
     """
+    if isinstance(message, OCTETS):
+        octets = bytes(message)  # a bytearray may be modified while a thread reads it
+        if len(octets) <= LARGE_OCTETS:
+            return _prepare_octets(octets, eight_bit, utf8, binary)
+        return await run_in_thread(_prepare_octets, octets, eight_bit, utf8, binary)
     if isinstance(message, email.message.Message):
         return await run_for(message, functools.partial(_prepare_email, message, eight_bit=eight_bit, utf8=utf8))
-    if isinstance(message, bytes | bytearray | memoryview):
-        octets = bytes(message)  # a bytearray may be modified while a thread reads it
-        return await run_for(
-            octets, functools.partial(_prepare_octets, octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
-        )
     if isinstance(message, os.PathLike):
         return await _prepare_file(message, eight_bit=eight_bit, utf8=utf8, binary=binary, smtputf8=smtputf8)
     if isinstance(message, AsyncIterable):
@@ -298,7 +300,7 @@ def _prepare_email(message: email.message.Message, *, eight_bit: bool, utf8: boo
     return _in_memory(_flatten(message, eight_bit=eight_bit, utf8=utf8), eight_bit=eight_bit, utf8=utf8)
 
 
-def _prepare_octets(octets: bytes, *, eight_bit: bool, utf8: bool, binary: bool) -> PreparedMessage:
+def _prepare_octets(octets: bytes, eight_bit: bool, utf8: bool, binary: bool) -> PreparedMessage:
     octets = octets[message_start(octets) :]
     octets = octets if binary else normalize_message(octets)
     return _in_memory(octets, eight_bit=eight_bit, utf8=utf8, binary=binary)

@@ -26,7 +26,6 @@ async def send_data(exchange: Exchange, message: Message) -> Reply:
     async with _end_of_message(exchange) as end:
         exchange.check_unsolicited(Data())
         check_reply(Data(), await exchange.request(Data()))
-        exchange.clear_deadline()
         async with aclosing(ready.pieces()) as pieces:
             async for piece in pieces:
                 exchange.protocol.send_body(piece)

@@ -121,7 +121,6 @@ class Pipeline:
                     await flush(self._exchange, transaction)
             else:
                 await delivery.run()
-            self._exchange.clear_deadline()  # the next thing to wait for is the caller's next message
             item = await anext(source, END)
         await self._finish(previous)
         return item

@@ -64,8 +64,6 @@ def read_send_params(
 
     Raises TypeError and ValueError for invalid ones.
     """
-    if not params:
-        return NONE
     values = dict(params)
     relayed = values.get("mail_params") is not None
     mail_params = _read(values, "mail_params", Params, NO_PARAMS)

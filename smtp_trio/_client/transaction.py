@@ -31,6 +31,8 @@ CHUNK = 1 << 20
 #: has to wait, so that a large message in memory would be sent without a checkpoint.
 TURN_OCTETS = 1 << 20
 
+#: The one instance that is needed.
+DATA = Data()
 #: The commands whose reply accepts or rejects the message.
 FINAL = (EndOfData, BdatLast)
 #: RFC 5321 4.5.3.1.10: too many recipients. The others are sent in a further transaction.
@@ -145,7 +147,7 @@ class Transaction:
         commands: list[Command] = [
             self._mail,
             *self._rcpts.values(),
-            BdatLast(len(octets)) if self.chunking else Data(),
+            BdatLast(len(octets)) if self.chunking else DATA,
         ]
         if self.overlapping and self.chunking:
             # RFC 3030 2: if the previous BDAT is refused, its transaction may stay open; this message would become a
@@ -196,14 +198,14 @@ class Transaction:
                 await self._send_data()
             elif self.chunking and self._accepted:
                 await self._send_chunks()
-        if self._exchange.usable and (self.needs_rset or self._protocol.dialogue.phase is not READY):
+        if (self.needs_rset or self._protocol.dialogue.phase is not READY) and self._exchange.usable:
             await self._exchange.request(Rset())
 
     async def _send_envelope(self) -> None:
         """Send MAIL and RCPT, and DATA if the message is sent by it, in groups or one by one; receive the replies."""
         asked = self._protocol.dialogue.unanswered
         self._rcpt_queue.extend(self._rcpts)
-        for command in (self._mail, *self._rcpts.values(), *([] if self.chunking else [Data()])):
+        for command in (self._mail, *self._rcpts.values(), *([] if self.chunking else [DATA])):
             if asked and (not self._pipelining or len(asked) == GROUP):
                 await self._exchange.flush()
                 await self.receive_replies()
@@ -217,7 +219,6 @@ class Transaction:
         """Send the message and its end after 354, and receive the reply."""
         writable = True
         if self._accepted:  # otherwise only the end is sent (RFC 2920 3.1)
-            self._exchange.clear_deadline()
             async with aclosing(self._message.pieces()) as pieces:
                 async for piece in pieces:
                     writable = await self._send_piece(piece)
@@ -241,7 +242,6 @@ class Transaction:
             await self._send_chunk(BdatLast(len(self._message.octets)), self._message.octets)
         else:
             buffer = bytearray()
-            self._exchange.clear_deadline()
             async with aclosing(self._message.pieces()) as pieces:
                 async for piece in pieces:
                     buffer += piece
@@ -249,7 +249,6 @@ class Transaction:
                         await self._send_chunk(Bdat(CHUNK), bytes(buffer[:CHUNK]))
                         del buffer[:CHUNK]
                         await self.receive_replies(leave=int(self._pipelining and not self._exchange.lmtp))
-                        self._exchange.clear_deadline()
                     if not self.partial.pending:  # RFC 3030 2: no more chunks after the first one that is refused
                         break
             if self.partial.pending:
@@ -271,7 +270,6 @@ class Transaction:
         turn = self._octets_sent // TURN_OCTETS
         self._report(len(piece))
         if self._octets_sent // TURN_OCTETS > turn:
-            self._exchange.clear_deadline()
             await trio.lowlevel.checkpoint()
         if writable and self._protocol.awaiting_reply is None:  # sending after 354: is there a reply already?
             wire = self._exchange.wire

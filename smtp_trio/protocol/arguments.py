@@ -73,13 +73,14 @@ def check_number(
 
 def check_items(values: Iterable[T], what: str, *kinds: type[T]) -> tuple[T, ...]:
     """Return ``values`` as a tuple. Raises TypeError if it is not an iterable of instances of ``kinds``."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if not isinstance(values, list) and (isinstance(values, str | bytes) or not isinstance(values, Iterable)):
         raise TypeError(
             f"{what} must be an iterable of {_alternatives([kind.__name__ for kind in kinds])}, got {values!r}"
         )
     found = tuple(values)
     for value in found:
-        check_type(value, f"each item of {what}", kinds)
+        if not isinstance(value, kinds):
+            check_type(value, f"each item of {what}", kinds)
     return found
 
 
@@ -92,7 +93,7 @@ def check_callable(value: object, what: str, *, optional: bool = False) -> None:
 def check_plain_function(value: object, what: str) -> None:
     """Raise TypeError if ``value`` is neither None nor can be called without ``await``."""
     check_callable(value, what, optional=True)
-    if inspect.iscoroutinefunction(value):
+    if value is not None and inspect.iscoroutinefunction(value):
         raise TypeError(f"{what} must be a plain function, since it is not awaited, got {value!r}")
 
 

@@ -114,6 +114,7 @@ class ClientProtocol:
     """The client's side of one connection. It must be used by one task at a time."""
 
     __slots__ = (
+        "_answered",
         "_buffer",
         "_checks",
         "_chunk_octets",
@@ -159,6 +160,7 @@ class ClientProtocol:
         self._buffer = ReceiveBuffer()
         self._replies = ReplyParser(self._buffer)
         self._input_ended = False
+        self._answered: Command | None = None  # the command that the last reply answers
         self._dot_stuffer: DotStuffer | None = None  # while a message is sent after 354
         self._chunk_octets = 0  # octets announced by BDAT and not passed to `send_body` yet
         #: True after a successful AUTH.
@@ -183,6 +185,11 @@ class ClientProtocol:
     def has_unread_input(self) -> bool:
         """True if octets have been received that `next_event` has not returned, even part of a reply."""
         return self._replies.has_unread_input
+
+    @property
+    def is_quiet(self) -> bool:
+        """True if the connection is open and the server has sent nothing that `next_event` has not returned."""
+        return not (self._input_ended or self._replies.has_unread_input or self.dialogue.phase is CLOSED)
 
     @property
     def awaiting_reply(self) -> Command | None:
@@ -225,7 +232,13 @@ class ClientProtocol:
 
         Raises NotOfferedError and ValueError as `send_command` does (RFC 5321 4.1.2, 4.5.3.1.4; RFC 6531 3.4).
         """
-        self._check_offer(command)
+        if command.verb not in self._verbs and not isinstance(command, Hello):
+            raise NotOfferedError(f"the server does not offer {command.verb}")
+        if self.authenticated and command.verb == "AUTH":
+            raise LocalProtocolError("AUTH is not allowed after a successful AUTH (RFC 4954 4)")
+        params: Params = getattr(command, "params", NO_PARAMS)
+        if params is not NO_PARAMS:
+            self._check_params(command, params)
         text = command.encode()
         if not text.isprintable() and syntax.CONTROL.search(text):
             raise ValueError(f"control character in {command.verb}: {text!a}")
@@ -283,25 +296,20 @@ class ClientProtocol:
         """Return whether the server offers a parameter of a command."""
         return param in self._params.get(kind, ())
 
-    def _check_offer(self, command: Command) -> None:
-        if command.verb not in self._verbs and not isinstance(command, Hello):
-            raise NotOfferedError(f"the server does not offer {command.verb}")
-        if command.verb == "AUTH" and self.authenticated:
-            raise LocalProtocolError("AUTH is not allowed after a successful AUTH (RFC 4954 4)")
-        params: Params = getattr(command, "params", NO_PARAMS)
-        if params is not NO_PARAMS:
-            known = self._params.get(type(command), ())
-            for param in params:
-                if param.unverified is not None and not self.verified:
-                    text = f"{param.keyword} needs TLS with a verified server name"
-                    raise NotOfferedError(text, status=param.unverified)
-                if param not in known:
-                    text = f"the server does not offer the parameter {param.keyword} of {command.verb}"
-                    raise NotOfferedError(text, status=param.unsupported)
-            for extension in self._checks:
-                extension.check_request(command, verified=self.verified)
-            if params.get(eightbitmime.BODY) == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offered.keys():
-                raise NotOfferedError("the server does not offer both BINARYMIME and CHUNKING (RFC 3030 3)")
+    def _check_params(self, command: Command, params: Params) -> None:
+        """Raise NotOfferedError for parameters that the server does not offer."""
+        known = self._params.get(type(command), ())
+        for param in params:
+            if param.unverified is not None and not self.verified:
+                text = f"{param.keyword} needs TLS with a verified server name"
+                raise NotOfferedError(text, status=param.unverified)
+            if param not in known:
+                text = f"the server does not offer the parameter {param.keyword} of {command.verb}"
+                raise NotOfferedError(text, status=param.unsupported)
+        for extension in self._checks:
+            extension.check_request(command, verified=self.verified)
+        if params.get(eightbitmime.BODY) == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offered.keys():
+            raise NotOfferedError("the server does not offer both BINARYMIME and CHUNKING (RFC 3030 3)")
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -317,19 +325,31 @@ class ClientProtocol:
 
         Raises RemoteProtocolError for octets that are not a reply, and for a reply that does not answer a command.
         """
+        reply = self.next_reply()
+        return AnsweredCommand(self._answered, reply) if isinstance(reply, Reply) else reply
+
+    def next_reply(self) -> Reply | Signal:
+        """As `next_event`, but return the reply alone, for a caller that knows the command.
+
+        An `AnsweredCommand` costs 4,400 instructions, as much as parsing the reply.
+        """
         if self.dialogue.phase is CLOSED:
             return CONNECTION_LOST
         try:
             reply = self._replies.read_reply()
             if reply is None:
                 return CONNECTION_LOST if self._input_ended else NEED_DATA
-            return self._match(reply)
+            self._answered = self._match(reply)
         except RemoteProtocolError:
             self.dialogue.enter(CLOSED)
             raise
+        return reply
 
-    def _match(self, reply: Reply) -> AnsweredCommand:
-        """Match a reply to the oldest command, and apply what follows from it."""
+    def _match(self, reply: Reply) -> Command | None:
+        """Match a reply to the oldest command, apply what follows from it, and return the command.
+
+        Raises RemoteProtocolError if the reply cannot answer that command: no later reply can be matched either.
+        """
         dialogue, early = self.dialogue, False
         if not dialogue.unanswered and dialogue.phase is MESSAGE and reply.refused:
             dialogue.unanswered.append(END_OF_DATA)  # the message is refused before its end
@@ -337,17 +357,22 @@ class ClientProtocol:
         if reply.code == 421:  # RFC 5321 3.8
             command = self.awaiting_reply
             dialogue.enter(CLOSED)
-            return AnsweredCommand(command, reply)
+            return command
         if reply.code == 221 and type(self.awaiting_reply) is not Quit:  # RFC 5321 4.2.3: the server closes
             raise SessionEndedError(self.awaiting_reply, reply)
         if not dialogue.unanswered:
             raise RemoteProtocolError(f"no reply was expected, got {reply}")
         command = dialogue.unanswered[0]
-        self._check_code(command, reply)
+        kind = type(command)
+        # RFC 5321 4.3.2: a positive reply has a row in the table, and the greeting is 220.
+        if not reply.refused and (
+            kind not in self._grammar.table.by_digit[reply.code // 100] or (kind is Connect and reply.code != 220)
+        ):
+            raise RemoteProtocolError(f"unexpected reply to {command.verb}: {reply}")
         dialogue.add_reply(reply)
         if early:
             dialogue.enter(CLOSED)
-        elif reply.intermediate and type(command) is Data:
+        elif reply.intermediate and kind is Data:
             # RFC 2920 3.1: even if no recipient was accepted. The server should have refused the DATA, but it expects a
             # message now, so one must be sent.
             dialogue.enter(MESSAGE)
@@ -361,18 +386,7 @@ class ClientProtocol:
             self.authenticated = True
         elif isinstance(command, Hello) and reply.accepted:
             self._set_offer(reply.text.split("\n")[1:] if command.extended else ())
-        return AnsweredCommand(command, reply)
-
-    def _check_code(self, command: Command, reply: Reply) -> None:
-        """Raise RemoteProtocolError if the reply cannot answer the command: no later reply can be matched either."""
-        table = self._grammar.table
-        kind = type(command)
-        # RFC 5321 4.3.2: the greeting is 220.
-        impossible = kind is Connect and reply.code != 220
-        if (reply.intermediate and kind not in table.proceed) or (
-            reply.accepted and (impossible or kind not in table.accepted)
-        ):
-            raise RemoteProtocolError(f"unexpected reply to {command.verb}: {reply}")
+        return command
 
     def _check_starttls(self, command: Command, reply: Reply) -> None:
         if reply.code != 220:  # RFC 3207 4

@@ -216,7 +216,8 @@ class Mail(Command):
 
     def encode(self) -> str:
         """Return the command line without its CRLF."""
-        return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip(" ")
+        line = f"MAIL FROM:<{self.sender.raw}>"
+        return line if self.params is NO_PARAMS else f"{line} {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Mail:
@@ -248,7 +249,8 @@ class Rcpt(Command):
 
     def encode(self) -> str:
         """Return the command line without its CRLF."""
-        return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip(" ")
+        line = f"RCPT TO:<{self.recipient.raw}>"
+        return line if self.params is NO_PARAMS else f"{line} {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Rcpt:

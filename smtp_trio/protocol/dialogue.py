@@ -82,11 +82,13 @@ def unchanged(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
     return {phase: phase for phase in phases}
 
 
-def _allowed(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
+def _expected(table: Table) -> Rows:
     commands = {*table.accepted, *table.proceed}
-    return {
-        command: frozenset({*table.accepted.get(command, {}), *table.proceed.get(command, {})}) for command in commands
-    }
+    return {command: {**table.accepted.get(command, {}), **table.proceed.get(command, {})} for command in commands}
+
+
+def _allowed(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
+    return {command: frozenset(row) for command, row in table.expected.items()}
 
 
 def _by_digit(table: Table) -> Sequence[Rows]:
@@ -104,6 +106,8 @@ class Table(Value):
     accepted: Rows
     proceed: Rows = field(factory=dict)
     refused: Rows = field(factory=dict)
+    #: The phases that the first positive replies lead to, 2yz or 3yz.
+    expected: Rows = field(init=False, default=Factory(_expected, takes_self=True))
     #: The phases in which each command is allowed.
     allowed: Mapping[type[Command], frozenset[enum.Enum]] = field(
         init=False, default=Factory(_allowed, takes_self=True)
@@ -197,9 +201,7 @@ class Dialogue:
 
     def _phase_after(self, phase: enum.Enum, command: Command) -> enum.Enum:
         """Return the phase that ``command`` leads to from ``phase`` if it is accepted."""
-        kind, table = type(command), self._table
-        rows = table.proceed if phase in table.proceed.get(kind, ()) else table.accepted
-        return rows.get(kind, {}).get(phase, phase)
+        return self._table.expected.get(type(command), {}).get(phase, phase)
 
     def allows(self, command: type[Command]) -> bool:
         """Return whether the command is allowed in the expected phase."""
@@ -212,10 +214,11 @@ class Dialogue:
         Raises LocalProtocolError, and records nothing, if the command is not allowed in the expected phase.
         """
         phase = self.expected_phase if self.unanswered else self.phase
-        if phase not in self._allowed.get(type(command), ()):
+        row = self._table.expected.get(type(command), {})
+        if phase not in row:
             raise LocalProtocolError(f"{command.verb} is not allowed {phase.value}")
         self.unanswered.append(command)
-        self._ahead = len(self.unanswered), self._phase_after(phase, command)
+        self._ahead = len(self.unanswered), row[phase]
 
     def add_reply(self, reply: Reply) -> Command:
         """Record the reply to the oldest unanswered command, move to the phase it leads to, and return the command.

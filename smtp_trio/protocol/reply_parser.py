@@ -46,7 +46,7 @@ class ReplyParser:
     @property
     def has_unread_input(self) -> bool:
         """True if there are octets that no returned reply contains: part of a reply, or a whole one."""
-        return bool(self._texts) or len(self._buffer) > 0
+        return bool(self._texts) or self._buffer.at < len(self._buffer.data)
 
     def read_reply(self) -> Reply | None:
         """Return the next reply, or None if it is incomplete.

@@ -14,6 +14,7 @@ from typing import NoReturn
 import trio
 from attrs import frozen
 
+from ..._client.reply_timer import ReplyTimer
 from .attempt import Attempt
 from .interruption import Interruption, Kind, Point
 from .observation import Observer
@@ -122,6 +123,7 @@ class SweepRun:
 
     async def _scenario(self, scenario: Scenario, check: Check | None, outside: trio.CancelScope) -> None:
         self._root = trio.lowlevel.current_task()
+        ReplyTimer.current()  # its task belongs to the run: the scenario does not leave it
         tasks = trio.lowlevel.current_statistics().tasks_living
         with self._limited("the scenario"):
             # The action runs beside the scenario, and is waited for.
