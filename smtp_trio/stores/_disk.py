@@ -23,6 +23,13 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
             rest = rest[done:]
 
 
+def check_free(path: str, octets: int) -> None:
+    """Raise OSError if the file system of a path has less free space. Some network file systems do not say how much."""
+    status = os.statvfs(path)
+    if status.f_blocks and status.f_bavail * status.f_frsize < octets:
+        raise OSError(errno.ENOSPC, f"less than {octets >> 20} MiB are left on the disk; free some space", path)
+
+
 class Directory:
     """A directory that is held open: for fsync, and for names relative to it, which stay valid when its path changes.
 

@@ -7,6 +7,7 @@ before it is committed, so that the other messages of its group do not wait for 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -23,8 +24,11 @@ T = TypeVar("T")
 #: Octets of a message that are kept in memory. When there are more, they are written to the disk, and so is each part of
 #: `Spool.part` octets that follows.
 MEMORY = 1 << 20
-#: Seconds to wait for the removal of a message that is not stored.
+#: Seconds to wait for a step of the removal of a message that is not stored.
 DISCARD_TIMEOUT = 5
+#: Seconds in which a session removes such messages, its own and those of others. Its client waits for the reply, for ten
+#: minutes or more (RFC 5321 4.5.3.2.6).
+REMOVAL_TIMEOUT = 500
 
 
 class Spool:
@@ -149,12 +153,23 @@ class Spool:
         """True if something of the message may be on the disk, so that it has to be discarded if it is not stored."""
         return self.size > 0
 
+    @property
+    def to_discard(self) -> bool:
+        """True if `discard` has something to do."""
+        return self.written
+
     async def discard_in_thread(self) -> None:
-        """Call `discard`, also in a cancelled task, and wait for it 5 s at most: the disk may have stalled."""
-        if self.written:
-            with trio.move_on_after(DISCARD_TIMEOUT, shield=True):
-                while await self.in_thread(self.discard, abandon_on_cancel=True):
-                    pass
+        """Call `discard`, also in a cancelled task, and wait for each call 5 s at most: the disk may have stalled.
+
+        A cancelled task, as those of a server that stops, waits about 5 s in total.
+        """
+        more, began = True, trio.current_time()
+        while more and self.to_discard:
+            with trio.move_on_after(DISCARD_TIMEOUT, shield=True) as scope:
+                more = await self.in_thread(self.discard, abandon_on_cancel=True)
+            longest = DISCARD_TIMEOUT if trio.current_effective_deadline() == -math.inf else REMOVAL_TIMEOUT
+            if scope.cancelled_caught or trio.current_time() > began + longest:
+                return
 
 
 class TaskSpool(Spool):

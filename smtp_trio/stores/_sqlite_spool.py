@@ -46,9 +46,12 @@ REMOVED_AT_ONCE = 16
 class PieceStore(Protocol):
     """The part of `SQLite` that a spool uses."""
 
+    removing: bool
+
     def write_piece(self, uid: str, n: int, data: bytearray) -> None: ...
     def read_start(self, uid: str) -> bytes: ...
     def abandon(self, uid: str) -> None: ...
+    def has_abandoned(self) -> bool: ...
     def remove_some(self) -> bool: ...
     async def in_turn(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T: ...
 
@@ -101,14 +104,24 @@ class SQLiteSpool(Spool):
         self._header = read_header(self._store.read_start(self.name) + self._buffer[:HEADER_OCTETS])
 
     def discard(self) -> bool:
-        """Remove a few pieces, of this message or of others."""
-        return self._store.remove_some()
+        """Remove a few pieces, of this message or of others. Return False after an error."""
+        return self._store.remove_some() or not self.to_discard
+
+    @property
+    def to_discard(self) -> bool:
+        """True if there are pieces of this message or of others."""
+        return self._store.has_abandoned()
 
     async def discard_in_thread(self) -> None:
-        """Note that the pieces have to be removed, and do so if the disk responds."""
+        """Note that the pieces have to be removed, and do so if the disk responds and no other session does."""
         if self.pieces:
             self._store.abandon(self.name)
-            await super().discard_in_thread()
+            if not self._store.removing:
+                self._store.removing = True
+                try:
+                    await super().discard_in_thread()
+                finally:
+                    self._store.removing = False
 
     def header(self, message_id: int) -> tuple[int, str | None, str | None]:
         """Return the row of ``headers``."""

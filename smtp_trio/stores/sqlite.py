@@ -25,7 +25,7 @@ from .._server.spool import check_path
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, Outcome, check_name
-from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
+from ._disk import Directory, ProcessMark, check_free, check_no_link, check_writable, make_directory
 from ._errors import MessageNotFoundError, StoreError, UnusableStoreError, primary_code
 from ._query import Query, as_query
 from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
@@ -90,10 +90,16 @@ if TYPE_CHECKING:
 #
 # A message that is not stored leaves pieces. They are invisible, and are removed a few at a time
 # (`SQLite.remove_some`): by its session if the disk responds, and otherwise with the next commits or when the
-# store is closed. A process that is killed cannot remove them. ``unpublished`` has the uids of all pieces without a
-# message, with a random number of the store that wrote them. Each open store holds a lock with its number (`ProcessMark`),
-# which the kernel releases when the process ends. A store that is opened removes the pieces of those that do not hold
-# theirs, and not those of other servers that use the same database.
+# store is closed. One session does this for all: when each of a thousand took its turn to remove some, they waited longer
+# than they may, and pieces were left until there was another commit. A process that is killed cannot remove them.
+# ``unpublished`` has the uids of all pieces without a message, with a random number of the store that wrote them. Each open
+# store holds a lock with its number (`ProcessMark`), which the kernel releases when the process ends. A store that is
+# opened removes the pieces of those that do not hold theirs, and not those of other servers that use the same database.
+#
+# To remove pieces takes some space: in the log, and in the database, into which the log is copied before it is used again.
+# Without space, pieces that nobody can see would fill the disk until the server is started again: 120 peers with messages of
+# 40 MiB left a gigabyte of them. So no piece is written when less than twice RESERVE is left, and no message is committed
+# when less than RESERVE is left.
 #
 # The connection is kept open after a failed commit. When a flush has failed, the log may contain the complete refused
 # transaction. Another connection would recover it as committed, while this one overwrites it with its next transaction.
@@ -122,6 +128,8 @@ if TYPE_CHECKING:
 #: for a piece, and for this copy, too. SQLite itself would copy after a thousand pages, which takes ten times as long as a
 #: piece. That number is better for small messages, which change the same pages again and again.
 PIECES_COPIED = 2
+#: Octets that are left free on the disk, so that what is not stored can be removed.
+RESERVE = 1 << 21
 #: The number of entries that an iteration reads first. Most pages of lists are no longer.
 FIRST_PAGE = 64
 #: How many times a search adds messages to the index; and the seconds after a search in which `SQLite.maintain` does so without
@@ -151,6 +159,8 @@ class SQLite(Store["SQLiteSpool"]):
         self._file_id: tuple[int, int] | None = None
         self._mark = ProcessMark(random.SystemRandom().getrandbits(62))
         self._abandoned: deque[str] = deque()  # uids of messages that are not stored, whose pieces have to be removed
+        self.removing: bool = False
+        """True while a session removes the pieces of these messages."""
         self._reader: sqlite3.Connection | None = None
         self._reader_file: tuple[int, int] | None = None
         self._reading = trio.CapacityLimiter(1)
@@ -179,6 +189,7 @@ class SQLite(Store["SQLiteSpool"]):
         errors: dict[SQLiteSpool, Exception] = {}
         try:
             db = self._connect()
+            check_free(os.path.dirname(self.path), RESERVE)
             begin(db)
             for message in messages:
                 if message.pieces and not publish(db, message):
@@ -218,6 +229,7 @@ class SQLite(Store["SQLiteSpool"]):
         """Write a piece of a message that is being received, in a transaction of its own."""
         try:
             db = self._connect()
+            check_free(os.path.dirname(self.path), 2 * RESERVE)
             begin(db)
             if n == 0:
                 db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._mark.number])
@@ -237,6 +249,10 @@ class SQLite(Store["SQLiteSpool"]):
     def abandon(self, uid: str) -> None:
         """Note that the pieces of a message have to be removed."""
         self._abandoned.append(uid)
+
+    def has_abandoned(self) -> bool:
+        """Return whether pieces have to be removed."""
+        return bool(self._abandoned)
 
     def remove_some(self) -> bool:
         """Remove a few pieces of abandoned messages, and return whether there are more that can be removed now.

@@ -93,6 +93,22 @@ async def test_full_disk(make: Callable[[Path], Store], disk: Path, chunks: tupl
     assert messages_in(store) == sorted([b"before\r\n", b"".join(chunks)])
 
 
+async def test_large_messages_that_fill_the_disk_are_removed(disk: Path) -> None:
+    """What SQLite needs to remove their pieces is left free, and small messages are accepted again."""
+
+    async def send() -> None:
+        with pytest.raises(StoreFullError):
+            await put(store, *large(10 << 20))
+
+    async with SQLite(disk / "store") as store:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(send)
+        assert messages_in(store) == []
+        await put(store, b"after\r\n")
+
+
 async def test_all_messages_before_the_disk_is_full_are_stored(make: Callable[[Path], Store], disk: Path) -> None:
     store = make(disk)
     count = 0

@@ -380,6 +380,40 @@ async def test_commits_remove_pieces_that_a_session_could_not_remove(store: SQLi
     assert query(store.path, "SELECT count(*) FROM unpublished") == [(0,)]
 
 
+async def test_one_session_removes_the_pieces_of_all(store: SQLite) -> None:
+    """If each took its turn, they would wait for each other longer than they may."""
+    spools = [spool_of(store, transaction()) for _ in range(3)]
+    for spool in spools:
+        await spool.fill(body(*large(3 << 20)))
+    remove, calls = store.remove_some, 0
+
+    def remove_some() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:  # two others are refused while the first is being removed
+            for spool in spools[1:]:
+                trio.from_thread.run(spool.discard_in_thread)
+        return remove()
+
+    store.remove_some = remove_some  # type: ignore[method-assign]
+    await spools[0].discard_in_thread()
+    assert query(store.path, UNPUBLISHED) == query(store.path, ORPHANS) == []
+    assert not store.removing
+
+
+async def test_removal_ends_with_an_error(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next commits continue with it."""
+    spool = spool_of(store, transaction())
+    await spool.fill(body(*large()))
+    monkeypatch.setattr(store, "remove_some", lambda: False)
+    await spool.discard_in_thread()
+    assert store.has_abandoned()
+    assert not store.removing
+    monkeypatch.undo()
+    await store.put(transaction(), body(b"small\r\n"))
+    assert query(store.path, UNPUBLISHED) == query(store.path, ORPHANS) == []
+
+
 async def test_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
     """Some errors make SQLite roll back the whole transaction. The trigger has the same effect."""
     await store.open()
