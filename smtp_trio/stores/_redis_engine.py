@@ -142,13 +142,13 @@ class Engine:
         if len(commands) == 1:  # it is flushed at once in any case
             return await self.run(*commands, *then, longer=longer)
         began, *replies = await self.run((b"MULTI",), *commands, (b"EXEC",), *then, longer=longer)
-        count = len(commands)
-        if isinstance(began, Exception):  # they were executed, and not queued
-            return replies[:count] + replies[count + 1 :]
-        executed = replies[count]
-        if isinstance(executed, Exception):  # none of them was
+        queued, executed, after = replies[: len(commands)], replies[len(commands)], replies[len(commands) + 1 :]
+        # Without a transaction they were executed. With one, each of them was refused when it was queued.
+        if isinstance(began, Exception) or all(isinstance(each, Exception) for each in queued):
+            return queued + after
+        if isinstance(executed, Exception):  # none of them was executed
             return await self.run(*commands, *then, longer=longer)
-        return [*executed, *replies[count + 1 :]]
+        return [*executed, *after]
 
     async def _send(self, connection: BaseConnection, commands: Sequence[Command], longer: float) -> list[Any]:
         requests = cast("list[CommandRequest[Any]]", [Request(name, arguments) for name, *arguments in commands])
