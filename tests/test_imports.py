@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import trustme
 
 import smtp_trio
 import smtp_trio.protocol.extensions
@@ -20,6 +21,71 @@ before = set(sys.modules)
 import smtp_trio
 smtp_trio.{}
 print(*set(sys.modules) - before)
+"""
+SESSION = """\
+import ssl, sys, trio
+from smtp_trio import Hooks, Reply, Server, TlsFiles, standard
+from smtp_trio.protocol.extensions import Auth, BurlExtension
+
+class Intake(Hooks):
+    async def auth(self, session, credentials):
+        return None
+    async def secret(self, session, user, mechanism):
+        return None
+    async def burl(self, session, command):
+        session.provide(b"Subject: x\\r\\n\\r\\n")
+    async def data(self, session, body):
+        await body.discard()
+
+async def main():
+    mechanisms = ("PLAIN", "SCRAM-SHA-256")
+    networks = {"xclient_from": ["192.0.2.1"], "xforward_from": ["192.0.2.1"]}
+    server = Server(
+        Intake(), name="mx.test", tls=TlsFiles(sys.argv[1]), proxy_from=["127.0.0.1"], **networks,
+        extensions=standard(Auth(mechanisms=mechanisms), BurlExtension()),
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(server.serve, 0, "127.0.0.1")
+        before = set(sys.modules)
+        stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+
+        async def command(line):
+            if line:
+                await stream.send_all(line + b"\\r\\n")
+            octets = b""
+            while not octets.endswith(b"\\r\\n") or octets.splitlines()[-1][3:4] != b" ":
+                octets += await stream.receive_some()
+            print(octets[:3].decode(), flush=True)
+
+        await stream.send_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 25\\r\\n")
+        for line in (b"", b"EHLO a", b"STARTTLS"):
+            await command(line)
+        stream = trio.SSLStream(stream, context)
+        for line in (
+            b"EHLO a",
+            b"AUTH SCRAM-SHA-256 biwsbj1mcmVkLHI9YWJjZGVmZ2g=",
+            b"Yz1iaXdzLHI9eCxwPWFiY2Q=",
+            b"*",
+            b"AUTH PLAIN AGZyZWQAc2VjcmV0",
+            b"XFORWARD NAME=a.example",
+            b"MAIL FROM:<a@a.example> SIZE=100",
+            b"RCPT TO:<b@mx.test>",
+            b"BURL imap://a/b",
+            b"BDAT 0 LAST",
+            b"MAIL FROM:<a@a.example>\\r\\nRCPT TO:<b@mx.test>",
+            b"DATA",
+            b"Subject: x\\r\\n.",
+            b"XCLIENT ADDR=192.0.2.7",
+            b"QUIT",
+        ):
+            await command(line)
+        await server.stop()
+    imported = {name for name in set(sys.modules) - before if name.startswith("smtp_trio")}
+    assert not imported, imported
+
+trio.run(main)
 """
 COMPILED = """\
 import re, sys
@@ -82,6 +148,19 @@ def test_server_compiles_no_regular_expression_that_it_may_not_need() -> None:
     """`lazy_pattern` makes those that a message needs, and the expression for status codes is needed for every `Reply`."""
     run = subprocess.run([sys.executable, "-c", COMPILED], check=True, capture_output=True, text=True)
     assert run.stdout.split() == ["STATUS"]
+
+
+@pytest.mark.slow
+def test_session_imports_nothing(tmp_path: Path) -> None:
+    """What the settings of a server need is imported when it is made: later there may be no file descriptor for it."""
+    certificate = tmp_path / "certificate.pem"
+    trustme.CA().issue_cert("mx.test").private_key_and_cert_chain_pem.write_to_path(certificate)
+    command = [sys.executable, "-c", SESSION, str(certificate)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert run.stdout.split() == [
+        *("220", "250", "220", "250", "334", "334", "501", "235", "250", "250", "250"),
+        *("250", "250", "250", "354", "250", "220", "221"),
+    ]
 
 
 def test_client_does_not_load_the_server_nor_a_parser_of_messages() -> None:

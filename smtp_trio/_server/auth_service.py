@@ -55,10 +55,17 @@ class AuthService:
 
     @cached_property
     def context(self) -> MechanismContext:
-        """The name and the random numbers for SASL mechanisms, which are imported for the first AUTH."""
+        """The name and the random numbers for SASL mechanisms."""
         from ..protocol.sasl import MechanismContext
 
         return MechanismContext(self._name, self._token)
+
+    def load(self) -> None:
+        """Import the mechanisms, for a server with a hook for AUTH. The import must not be left to a session."""
+        from ..protocol.sasl import MECHANISMS
+
+        assert MECHANISMS
+        assert self.context
 
     def locked(self, peer: Peer) -> bool:
         """Return whether the address has so many failures that it may not log in."""

@@ -21,8 +21,8 @@ from .peers import GONE
 if TYPE_CHECKING:
     from ..protocol.proxy_header import Address, ProxyHeader
 
-# `proxy_header` and the two extensions are imported by the functions that need them, since few servers do: that would be a
-# twentieth of the time that importing the server takes.
+# `proxy_header` and the two extensions are imported for servers that have networks of proxies: that would be a twentieth of
+# the time that importing the server takes.
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: What `Server` takes for a network: an address, a network, or "unix" for all unix sockets.
@@ -188,6 +188,10 @@ class ProxyHeaders:
     """The receiver of the PROXY headers of connections from certain networks."""
 
     def __init__(self, networks: PeerNetworks, seconds: float, counts: Counts) -> None:
+        if networks:
+            from ..protocol import proxy_header  # before a connection needs it
+
+            assert proxy_header
         self._networks = networks
         self._seconds = seconds
         self._counts = counts

@@ -210,6 +210,9 @@ class Server:
         :raises OSError: a file cannot be read.
         :raises ValueError: a file is not valid (see `TlsFiles.load`), or `TlsFiles` were not given.
         """
+        from . import handshake, tls_files  # which a server without TLS does not need, and others before a session
+
+        assert handshake
         files = self._tls_files if tls is None else tls
         if isinstance(files, ssl.SSLContext):
             check_context(files, "tls", server_side=True)
@@ -217,9 +220,7 @@ class Server:
             return
         if files is None:
             raise ValueError("no files to read again: give an SSL context or TlsFiles")
-        from .tls_files import TlsFiles  # which a server without TLS does not need
-
-        check_type(files, "tls", (ssl.SSLContext, TlsFiles))
+        check_type(files, "tls", (ssl.SSLContext, tls_files.TlsFiles))
         self.tls, self._tls_files = files.load(), files
 
     # --- serving ----------------------------------------------------------------------------------------------------

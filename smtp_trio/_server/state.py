@@ -12,6 +12,7 @@ import trio
 from .._timeouts import Timeouts, mention_threads
 from .._types import Counts
 from ..protocol import Command
+from ..protocol.extensions.auth import HOOKS as AUTH_HOOKS
 from ..protocol.grammar import Grammar
 from .auth_service import AuthService
 from .handlers import HANDLERS
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # has only those that the application has written, and `HookTable.unhooked` the commands for which no hook has to be
 # called. A server that only has a `data` hook answers MAIL and RCPT without an await. A server has one table, and one
 # more for each ``serve`` that was given hooks of its own.
+#
+# What only some servers need is imported when a server with such a setting is made, and not by a session: with no file
+# descriptors left, or after a change of the root directory, the import would fail, and it delays all other sessions.
 #
 # The server's own hooks (`start`, `stop`, `error`) are called here. They are always those of the server's table. An
 # exception in `error` is only logged: reporting it would call the same hook again.
@@ -106,6 +110,8 @@ class ServerState:
 
     def new_table(self, hooks: Mapping[str, Hook]) -> HookTable:
         """Return a table of these hooks, by name."""
+        if not AUTH_HOOKS.isdisjoint(hooks):
+            self.auth_service.load()
         table = HookTable(hooks, self.grammar)
         self._tables.add(table)
         if self.measurements is not None:
