@@ -61,8 +61,10 @@ async def greet(session: HandlerSession) -> None:
 
 async def _connect(session: HandlerSession, command: Command) -> Reply:
     """Call the `connect` hook; return the greeting."""
-    reply = await session.hooks.call("connect", session.session, command=command, failure=CONNECT_FAILED)
     default = session.protocol.default_reply(command)
+    if "connect" not in session.hooks.installed:
+        return default
+    reply = await session.hooks.call("connect", session.session, command=command, failure=CONNECT_FAILED)
     if reply is not None and reply.code == 220:
         reply = Reply(220, f"{default.text} {reply.text}", "")  # RFC 5321 4.2: the domain comes first
     return reply or default

@@ -143,8 +143,8 @@ class HookRunner:
         #: Returns the time of the clock of this run. `trio.current_time` calls it through two other functions, which is two
         #: thirds of the time that it takes, and a message needs the time about five times.
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
-        #: The session's scope, which `SessionTask.run` replaces after it has been cancelled.
-        self.scope: trio.CancelScope = trio.CancelScope()
+        #: The session's scope, which `SessionTask.run` sets, and replaces after it has been cancelled.
+        self.scope: trio.CancelScope
         #: The frequent hook that is running, whose deadline is that of ``scope``, and the reply in case it is late.
         self.running: tuple[str, Reply] | None = None
         #: The seconds that it may take.

@@ -271,6 +271,8 @@ async def _accept_from(
     arrivals = Arrivals(lambda stream, peer: nursery.start_soon(handler, stream, peer))
     refused = Refused()
     accepted = 0
+    # To ask a socket for them makes two members of enumerations, which takes as long as accept().
+    made_as = (socket.AF_INET, socket.SOCK_STREAM, 0) if sock is None else (sock.family, sock.type, sock.proto)
     try:
         while True:
             try:
@@ -284,7 +286,7 @@ async def _accept_from(
                     else:
                         # Wait on the listener's own socket, so that closing it wakes this task; accept on the duplicate.
                         await trio.lowlevel.wait_readable(listener.socket)
-                    accepted = _accept_burst(arrivals, refused, screen, sock)
+                    accepted = _accept_burst(arrivals, refused, screen, sock, made_as)
                     if accepted >= 0:
                         continue
                 # Not a POSIX socket, or accept() failed with an error that Trio has to classify. It may wait then, for another
@@ -303,23 +305,26 @@ async def _accept_from(
             arrivals.begin()  # a session that is cancelled, or of a server that stops, closes its stream
 
 
-def _accept_burst(arrivals: Arrivals, refused: Refused, screen: Screen, sock: socket.socket) -> int:
+def _accept_burst(
+    arrivals: Arrivals, refused: Refused, screen: Screen, sock: socket.socket, made_as: tuple[int, int, int]
+) -> int:
     """Accept the connections that are waiting, up to BURST; begin up to SESSIONS sessions, and close up to CLOSED others.
 
     Return how many were accepted, or -1 after an error that Trio has to classify.
+
+    :param made_as: the family, the type and the protocol of ``sock``.
     """
     # `socket.accept` takes twice as long as the call of the kernel, since it makes an object, also for a connection that is
     # refused. With it, a client can connect faster than it is refused, and others wait in the queue after it.
     listening: Any = sock
     accept = listening._accept  # private, but in each version and implementation of Python 3
-    family, kind, protocol = sock.family, sock.type, sock.proto
     accepted = 0
     try:
         for _ in range(min(BURST, MAX_WAITING - arrivals.count)):
             descriptor, address = accept()
             accepted += 1
             if peer := screen(descriptor, address):
-                connection = socket.socket(family, kind, protocol, descriptor)
+                connection = socket.socket(*made_as, descriptor)
                 arrivals.add(trio.SocketStream(trio.socket.from_stdlib_socket(connection)), peer)
             else:
                 refused.add(descriptor)

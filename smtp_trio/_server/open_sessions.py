@@ -22,7 +22,7 @@ class OpenSession(SharingSession, Protocol):
 
     key: str | None
     idle: bool
-    shield: trio.CancelScope
+    shield: trio.CancelScope | None
 
     def wake(self) -> None: ...
     def hurry(self) -> None: ...
@@ -102,6 +102,7 @@ class OpenSessions(Generic[SessionT]):
         :param wake: end the sessions that are idle.
         """
         for session in self:
-            session.shield.deadline = min(session.shield.deadline, deadline)
+            if session.shield is not None:
+                session.shield.deadline = min(session.shield.deadline, deadline)
             if wake and session.idle:
                 session.wake()

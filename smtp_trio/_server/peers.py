@@ -27,6 +27,8 @@ def endpoints(stream: trio.abc.Stream, accepted: Peer | None = None) -> tuple[Pe
     A stream that is not a socket may provide both as an attribute named ``endpoints``; otherwise they are unnamed
     ``memory`` peers.
     """
+    if accepted is not None and accepted.kind == "tcp" and type(stream) is trio.SocketStream:
+        return accepted, _tcp_endpoint(stream, "getsockname")  # as below, in a third of the time
     transport: Any = stream
     while isinstance(transport, trio.SSLStream):
         transport = transport.transport_stream
@@ -40,6 +42,10 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
     family = stream.socket.family
     if family not in (socket.AF_INET, socket.AF_INET6):
         return UNIX
+    return _tcp_endpoint(stream, which)
+
+
+def _tcp_endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:
     try:
         return tcp_peer(getattr(stream.socket, which)())
     except OSError:  # the peer disconnected before the address was read

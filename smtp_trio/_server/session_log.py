@@ -109,7 +109,8 @@ class SessionLog:
 
     def begin(self) -> None:
         """Log that the client has connected."""
-        log_events.CONNECTED.log(id=self._id, peer=self.peer)
+        if log_events.CONNECTED.enabled:
+            log_events.CONNECTED.log(id=self._id, peer=self.peer)
 
     def proxied(self, *, health_check: bool) -> None:
         """Log that a balancer has named the client, or that it names none, as for a health check.
@@ -176,12 +177,14 @@ class SessionLog:
 
     def end(self) -> None:
         """Log that the session has ended."""
-        self._end_refusals()
+        if self._refusals:
+            self._end_refusals()
         if (limit := self._protocol.ended_by) is not None:
             self._log_client(log_events.ENDED_BY_LIMIT, limit=limit)
         elif not self._logged:
             self._log_client(log_events.NO_MESSAGE)
-        log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
+        if log_events.DISCONNECTED.enabled:
+            log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
 
     # --- messages and refusals --------------------------------------------------------------------------------------
 

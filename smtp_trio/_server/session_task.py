@@ -29,6 +29,7 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.dialogue import CLOSED
+from ..protocol.events import Event
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.replies import PROXY_HEADER
 from .auth_service import AuthService
@@ -121,8 +122,8 @@ class SessionTask:
         self.idle: bool = False
         #: `Server.stop` has ended it while it was idle.
         self.woken: bool = False
-        #: The last scope of `shielded`.
-        self.shield: trio.CancelScope = trio.CancelScope()
+        #: The last scope of `shielded`; None before the first.
+        self.shield: trio.CancelScope | None = None
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         #: The turns that it shares with other sessions of its peer; None as long as it is the only one.
@@ -308,7 +309,7 @@ class SessionTask:
         pipelined group are sent in one write, unless its hooks are slow (`HookRunner.began`); other replies have been
         sent at once (`_queue`). Before waiting for input, everything that is queued is sent (RFC 2920 3.2 (7)).
         """
-        protocol, scope = self.protocol, self.hooks.scope
+        protocol, hooks = self.protocol, self.hooks
         received = protocol.input  # read directly: `protocol.buffered` would be two calls, twice for each command
         # The deadline of an earlier wait has interrupted the wait for this command (case 4 above).
         resumed, self.idle = self.idle, False
@@ -316,13 +317,14 @@ class SessionTask:
             self._command_deadline = math.inf
         if protocol.delayed:
             await self._delay()
-        if received.at < len(received.data):
+        event: Event = NEED_DATA
+        if received.at < len(received.data) or protocol.input_ended:  # without either, the core would return the same
             await self.yield_turn()
-        event = protocol.next_event()
+            event = protocol.next_event()
         if event is NEED_DATA:
             if protocol.outbox and (rest := self.wire.flush_now()):
                 await self._send(rest)
-            self.hooks.began = math.inf
+            hooks.began = math.inf
             if self.wire.broken:
                 return None
             paused = -1 if self.turns is None else self.turns.pause()
@@ -333,11 +335,13 @@ class SessionTask:
                         await self.turns.next()
                     event = protocol.next_event()
         if event is NEED_DATA:
+            scope = hooks.scope
+            received.compact()
             if self.memory.held != self.memory.fixed:
                 self.memory.count()
             if not resumed:
                 # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
-                deadline = self.hooks.now() + self.state.command_timeout
+                deadline = hooks.now() + self.state.command_timeout
                 self._command_deadline = deadline if deadline < self.expires else self.expires  # noqa: FURB136  (faster)
             if scope.deadline > self._command_deadline:
                 scope.deadline = self._command_deadline
@@ -352,10 +356,10 @@ class SessionTask:
                 if self.turns is not None and self.turns.begin(paused):
                     await self.turns.next()
                 event = protocol.next_event()
-        if event is CONNECTION_LOST:
+        if not isinstance(event, Command):
+            assert event is CONNECTION_LOST
             self.end_dialogue()
             return None
-        assert isinstance(event, Command)
         if type(event) is Mail:
             self.transaction.begin()
         memory = self.memory
@@ -500,6 +504,8 @@ class SessionTask:
         self.send_shutdown_nowait()
         if not self.connected:
             return
+        if not ("disconnect" in self.hooks.installed or "reset" in self.hooks.installed):
+            return
         now = trio.current_time()
         deadline = min(now + self.server.timeouts.disconnect, self.state.last_deadline)
         if self.protocol.state.mail is not None:
@@ -517,8 +523,8 @@ class SessionTask:
 
     def shielded(self, deadline: float) -> trio.CancelScope:
         """Return a scope for what must not be cancelled before ``deadline``, or that of `Server.stop` if it is earlier."""
-        self.shield = trio.CancelScope(shield=True, deadline=min(deadline, self.state.last_deadline))
-        return self.shield
+        shield = self.shield = trio.CancelScope(shield=True, deadline=min(deadline, self.state.last_deadline))
+        return shield
 
     def send_shutdown_nowait(self) -> None:
         """Send 421 if that is possible without waiting: the session is being cancelled (RFC 5321 3.8)."""

@@ -89,6 +89,8 @@ class Grammar:
         }
         #: The results of `Extension.check_verb` depend on `SessionState.offer_key` only, so that they can be cached.
         self.caches_verbs: bool = _depend_on_offer_key(self.verb_checks)
+        #: Replies have enhanced status codes (RFC 2034).
+        self.enhanced: bool = self.has("ENHANCEDSTATUSCODES")
         advertising = [extension for extension in self.extensions if overrides(extension, "advertise")]
         self._caches_offers = _depend_on_offer_key(advertising)
         self._offers: dict[tuple[object, ...], Offer] = {}

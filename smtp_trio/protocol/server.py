@@ -111,7 +111,6 @@ class ServerProtocol:
         "_connect_returned",
         "_enhanced",
         "_errors",
-        "_input_ended",
         "_lines",
         "_parser",
         "_refused",
@@ -120,6 +119,7 @@ class ServerProtocol:
         "ended_by",
         "grammar",
         "input",
+        "input_ended",
         "limits",
         "limits_reached",
         "outbox",
@@ -185,14 +185,15 @@ class ServerProtocol:
         self.outbox: list[bytes] = []
         self._connect_returned = False
         self._answered: list[Reply] = []  # to the recipients of the message, before `send_reply` (LMTP)
-        self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
+        self._enhanced = self.grammar.enhanced
         self._parser = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
         #: The octets that have been received and not been processed.
         self.input: ReceiveBuffer = ReceiveBuffer()
         self._lines = CommandLines(self.input, self.grammar, self.dialogue)
         self._body = BodyReceiver(self.input, self.state, self.limits, newlines)
         self._refused: tuple[CountedReader, BadCommandError] | None = None
-        self._input_ended = False
+        #: The client has ended its input.
+        self.input_ended: bool = False
         self._errors = ErrorCount(self.limits)
         #: The limit that has ended the session, by the name of the member of `Limits`; None if none did.
         self.ended_by: str | None = None
@@ -235,7 +236,7 @@ class ServerProtocol:
         if data:
             self.input.add(data)
         else:
-            self._input_ended = True
+            self.input_ended = True
 
     def receive_again(self) -> bytes | None:
         """Remove and return the octets that have been received and not been processed, if more can be received.
@@ -243,7 +244,7 @@ class ServerProtocol:
         For a stream that is put in between in the middle of a session, and returns them again. None after the end of
         the input, since nothing is received any more.
         """
-        return None if self._input_ended else self.input.take(len(self.input))
+        return None if self.input_ended else self.input.take(len(self.input))
 
     @property
     def fetching(self) -> bool:
@@ -274,7 +275,7 @@ class ServerProtocol:
         buffer = self.input
         if self._body.reader is not None:
             event = self._body.next_event()
-            if type(event) is bytes or (event is NEED_DATA and not self._input_ended):
+            if type(event) is bytes or (event is NEED_DATA and not self.input_ended):
                 return event
             return self._body_signal(event)
         if self.pending is not None:
@@ -285,7 +286,7 @@ class ServerProtocol:
         # After QUIT (RFC 5321 4.1.1.10) or 421 (3.8) the connection is closed, and further input is ignored.
         if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
             buffer.compact()
-            return CONNECTION_LOST if self._input_ended or self.dialogue.phase is CLOSED else NEED_DATA
+            return CONNECTION_LOST if self.input_ended or self.dialogue.phase is CLOSED else NEED_DATA
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
@@ -304,7 +305,7 @@ class ServerProtocol:
                 line = self._lines.next_line()
             if line is None:
                 buffer.compact()
-                return CONNECTION_LOST if self._input_ended else NEED_DATA
+                return CONNECTION_LOST if self.input_ended else NEED_DATA
             return self._next_command(line)
         except BadCommandError as bad:
             self._count_refusal(bad)
@@ -363,7 +364,7 @@ class ServerProtocol:
         octets.read()
         if not octets.ended:
             self.input.compact()
-            return CONNECTION_LOST if self._input_ended else NEED_DATA
+            return CONNECTION_LOST if self.input_ended else NEED_DATA
         self._refused = None
         try:
             raise bad
@@ -413,7 +414,7 @@ class ServerProtocol:
     def _body_signal(self, event: Event) -> Event:
         """Return what this event of the body means for the session."""
         if event is NEED_DATA:
-            return CONNECTION_LOST if self._input_ended and not self.fetching else NEED_DATA
+            return CONNECTION_LOST if self.input_ended and not self.fetching else NEED_DATA
         if event is FAULT:
             fault = self.fault
             if fault is not None and (limit := LIMITS_BY_REPLY.get(fault)) is not None:

@@ -236,5 +236,6 @@ async def test_refused_connections_are_closed_when_no_descriptor_is_left(monkeyp
         refused.add(ends[0].detach())
         with socket.socket() as not_listening:
             arrivals = listeners.Arrivals(lambda stream, peer: None)
-            assert listeners._accept_burst(arrivals, refused, lambda descriptor, address: None, not_listening) < 0
+            made_as = not_listening.family, not_listening.type, not_listening.proto
+            assert listeners._accept_burst(arrivals, refused, lambda *_: None, not_listening, made_as) < 0
         assert not is_open(ends[1])
