@@ -38,7 +38,7 @@ HOSTS = {"client": 1, "balancer": 2, "intake1": 11, "intake2": 12, "engine1": 21
          "consumer1": 31, "consumer2": 32}  # fmt: skip
 CONNECTIONS = 20
 #: Seconds to wait for a program, and for the last messages.
-START_TIMEOUT, DRAIN_TIMEOUT = 60.0, 120.0
+START_TIMEOUT, DRAIN_TIMEOUT = 60.0, 300.0
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 
 HAPROXY = """\

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from functools import partial
+from io import FileIO
 from itertools import count
 from typing import TextIO
 
@@ -27,6 +28,8 @@ from smtp_trio import stores
 SUBJECT = re.compile(rb"(?m)^Subject: (\S+)\r?$")
 #: Seconds that a sender waits after a failed attempt.
 PAUSE = 0.1
+#: Seconds after which a consumer whose store cannot be opened is started again.
+RESTART = 0.2
 #: Octets of the body.
 SIZE = 4096
 
@@ -91,15 +94,24 @@ def send(host: str, port: str, messages: str, connections: str, path: str) -> No
 
 
 async def consume(url: str, name: str, path: str) -> None:
-    """Record the messages of a store, each with its id."""
+    """Record the messages of a store, each with its id. Start again while the engine fails, as a supervisor would."""
     with open(path, "ab", buffering=0) as file:  # noqa: ASYNC230 -- nothing else runs
-        async with stores.open(url) as store:
-            async for delivery in store.consume("counters", name, lease=5):
-                async with delivery:
-                    match = SUBJECT.search(delivery.stored.message)
-                    assert match is not None
-                    file.write(match[1] + b" " + delivery.id.encode() + b"\n")
-                    os.fsync(file.fileno())
+        while True:
+            try:
+                await record(url, name, file)
+            except stores.StoreError:
+                await trio.sleep(RESTART)
+
+
+async def record(url: str, name: str, file: FileIO) -> None:
+    """Record messages until the store cannot be opened."""
+    async with stores.open(url) as store:
+        async for delivery in store.consume("counters", name, lease=5):
+            async with delivery:
+                match = SUBJECT.search(delivery.stored.message)
+                assert match is not None
+                file.write(match[1] + b" " + delivery.id.encode() + b"\n")
+                os.fsync(file.fileno())
 
 
 if __name__ == "__main__":
