@@ -103,7 +103,9 @@ class Delivery:
                 await trio.lowlevel.checkpoint()
         if not paths:
             raise next(iter(problems.values()), ValueError("there must be at least one recipient"))
-        path = _encodable(parse_mailbox(sender, "sender", null=True), utf8=utf8)
+        path = parse_mailbox(sender, "sender", null=True)
+        if not path.is_ordinary:
+            path = _encodable(path, utf8=utf8)
         given, binary = NONE, False
         values: dict[Param[Any], Any] = {}
         if params:

@@ -178,13 +178,12 @@ class Exchange:
             raise TimedOutError(self.protocol.awaiting_reply or END_OF_DATA, self.timeouts.block)
         return not self.wire.broken
 
-    def _received_reply(self) -> Reply | None:
-        """Return the reply to the oldest command if it was received. Raises `ConnectionLostError`."""
-        unanswered = self.protocol.dialogue.unanswered
-        return self._next_reply(unanswered[0] if unanswered else END_OF_DATA)
+    def received_reply(self, command: Command | None = None) -> Reply | None:
+        """Return the reply to the oldest command if it was received.
 
-    def _next_reply(self, command: Command) -> Reply | None:
-        """Return the next reply if it was received. Raise `ConnectionLostError` if the server has ended the session."""
+        Raises `ConnectionLostError`, which names ``command`` or else the oldest one, if the server has ended the session.
+        """
+        command = command or self.protocol.awaiting_reply or END_OF_DATA
         try:
             reply = self.protocol.next_reply()
         except SessionEndedError as exc:
@@ -201,18 +200,20 @@ class Exchange:
 
         Raises `TimedOutError` and `ConnectionLostError`.
         """
-        reply = self._received_reply()
-        if reply is not None:
-            return reply
+        reply = self.received_reply()
+        return await self.wait_for_reply() if reply is None else reply
+
+    async def wait_for_reply(self) -> Reply:
+        """As `receive_reply`, after `received_reply` has returned None."""
         command = self.protocol.awaiting_reply or END_OF_DATA
         limit = self._limit(command)
         deadline = trio.current_time() + limit
         timer = self._timer = self._timer or ReplyTimer.current()
-        while reply is None:
+        while True:
             if not await timer.receive(self.wire, deadline):
                 raise TimedOutError(command, limit)
-            reply = self._received_reply()
-        return reply
+            if (reply := self.received_reply()) is not None:
+                return reply
 
     def _limit(self, command: Command) -> float:
         """Return how many seconds the reply to ``command`` may take."""
@@ -233,7 +234,7 @@ class Exchange:
         if not (self.wire.quick and self.wire.receive_now()) and self.protocol.is_quiet:
             return
         try:
-            reply = self._next_reply(command)
+            reply = self.received_reply(command)
         except ConnectionLostError:
             self.wire.broken = True
             raise

@@ -292,7 +292,10 @@ class Transaction:
             if exchange.lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._accepted) > 1:
                 self._protocol.expect_replies(len(self._accepted) - 1)
             try:
-                reply = await exchange.receive_reply()
+                # Most replies of a group arrive together. A coroutine for each of them cost 6,000 instructions for a message.
+                reply = exchange.received_reply(command)
+                if reply is None:
+                    reply = await exchange.wait_for_reply()
             except ConnectionLostError as exc:
                 # 221: as 421, the server has not processed what follows this command, although it was sent.
                 if exc.reply is not None and not isinstance(command, FINAL):

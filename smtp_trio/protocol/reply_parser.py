@@ -55,12 +55,13 @@ class ReplyParser:
         """
         buffer = self._buffer
         while True:
-            end = buffer.data.find(b"\n", buffer.at)
-            if (end if end >= 0 else len(buffer.data)) - buffer.at >= MAX_LINE_OCTETS:
+            data, at = buffer.data, buffer.at
+            end = data.find(b"\n", at)
+            if (end if end >= 0 else len(data)) - at >= MAX_LINE_OCTETS:
                 raise RemoteProtocolError(f"reply line longer than {MAX_LINE_OCTETS} octets")
             if end < 0:
                 return None
-            line = buffer.data[buffer.at : end + 1]
+            line = data[at : end + 1]
             buffer.at = end + 1
             more = line[3:4] == b"-"
             if not (more or self._texts):
