@@ -222,8 +222,9 @@ def case(engine: Engine, *, replicated: bool = False) -> Case:
         name=f"{engine.name}{' with a replica' if replicated else ''}, 4 KiB, {SESSIONS} sessions",
         contenders={
             GROUPED: through_server("store", store),
-            SINGLE: through_server("ungrouped-store", store, part=20),
-            WORKERS: workers(2, store, LOAD, "--quiet"),  # as the others, without a line in the log for each message
+            SINGLE: in_the_long_form(through_server("ungrouped-store", store, part=20)),
+            # As the others, without a line in the log for each message.
+            WORKERS: in_the_long_form(workers(2, store, LOAD, "--quiet")),
             "grouped, one command at a time": in_the_long_form(through_server("store", store, ONE_COMMAND, part=2)),
             "the server without a store": in_the_long_form(without_store),
             STORE: in_the_long_form(without_smtp(store, "--store")),
