@@ -45,8 +45,10 @@ Progress = Callable[[int, int | None], object]
 
 def check_reporting(progress: object, record: object) -> None:
     """Raise TypeError for a ``progress`` or a ``record`` that cannot be used."""
-    check_plain_function(progress, "progress")
-    check_type(record, "record", DeliveryRecord, optional=True)
+    if progress is not None:
+        check_plain_function(progress, "progress")
+    if record is not None:
+        check_type(record, "record", DeliveryRecord, optional=True)
 
 
 # One transaction as pipelined groups, and how it recovers from a refusal
@@ -302,7 +304,7 @@ class Transaction:
                     partial.sent = self._end_queued = False
                 raise
             self.settle(command, reply)
-        if self._protocol.closed and partial.pending:
+        if partial.pending and self._protocol.closed:
             # RFC 5321 3.8: 421 to the previous message, so the server has not processed this one, although it was sent.
             partial.sent = self._end_queued = False
             raise ConnectionLostError(self._mail, "the server closed the connection before it processed this message")

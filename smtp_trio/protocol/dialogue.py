@@ -213,7 +213,11 @@ class Dialogue:
 
         Raises LocalProtocolError, and records nothing, if the command is not allowed in the expected phase.
         """
-        phase = self.expected_phase if self.unanswered else self.phase
+        count, phase = self._ahead
+        if not self.unanswered:
+            phase = self.phase
+        elif count != len(self.unanswered):
+            phase = self.expected_phase
         row = self._table.expected.get(type(command), {})
         if phase not in row:
             raise LocalProtocolError(f"{command.verb} is not allowed {phase.value}")
