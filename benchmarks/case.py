@@ -57,6 +57,7 @@ class Environment:
 
     stack: ExitStack
     short: bool = False
+    rounds: int | None = None
     processes: dict[tuple[str, ...], Process] = Factory(dict)
 
     @cached_property
@@ -88,6 +89,8 @@ class Case:
     by: Literal["cost", "rate"] = "cost"
     """The value that ratios are computed from."""
     rounds: int = 5
+    compared: Mapping[str, str] = field(factory=dict)
+    """For each contender the one that it is compared with. If it is empty, that is the first one for all."""
 
 
 @frozen
@@ -97,7 +100,7 @@ class Figures:
     cost: Spread | None = None
     rate: Spread | None = None
     ratio: Spread | None = None
-    """The first contender's value divided by this one's, round by round."""
+    """The value of the contender that it is compared with divided by this one's, round by round."""
     load: Spread | None = None
     missing: str = ""
     """The reason why the contender was not measured."""
@@ -113,6 +116,8 @@ class Outcome:
     rate: str
     by: str
     figures: dict[str, Figures] = field(factory=dict)
+    reference: str = "first"
+    """What the ratio's column calls the contender that the others are compared with."""
 
 
 def run(theme: str, case: Case, env: Environment) -> Outcome:
@@ -125,23 +130,27 @@ def run(theme: str, case: Case, env: Environment) -> Outcome:
         except UnavailableError as exc:
             figures[name] = Figures(missing=str(exc))
     samples: dict[str, list[Sample]] = {name: [] for name in ready}
-    for _ in range(1 if env.short else case.rounds):
+    rounds = 1 if env.short else case.rounds
+    for _ in range(env.rounds if env.rounds and rounds > 1 else rounds):
         for name, measure in ready.items():
             samples[name].append(measure(case.short if env.short else case.amount))
     first = next(iter(case.contenders))
-    reference = samples.get(first, [])
     for name, values in samples.items():
-        # Without the first contender there is nothing to compare with.
+        compared = case.compared.get(name, name) if case.compared else first
+        # Without the other contender there is nothing to compare with.
+        reference = samples.get(compared, [])
         ratios = [value(one, case.by) / value(own, case.by) for one, own in zip(reference, values, strict=False)]
         rates = [sample.rate for sample in values if sample.rate is not None]
         loads = [sample.load for sample in values if sample.load is not None]
         figures[name] = Figures(
             cost=Spread.of([sample.cost for sample in values]),
             rate=Spread.of(rates) if rates else None,
-            ratio=Spread.of(ratios) if ratios and name != first else None,
+            ratio=Spread.of(ratios) if ratios and name != compared else None,
             load=Spread.of(loads) if loads else None,
         )
-    return Outcome(theme, case.name, case.unit, case.rate, case.by, {name: figures[name] for name in case.contenders})
+    ordered = {name: figures[name] for name in case.contenders}
+    reference_name = "smtp_trio's" if case.compared else "first"
+    return Outcome(theme, case.name, case.unit, case.rate, case.by, ordered, reference_name)
 
 
 def value(sample: Sample, by: Literal["cost", "rate"]) -> float:

@@ -146,7 +146,7 @@ def tables(where: Mapping[str, str], outcomes: Outcomes) -> str:
             head = [
                 outcome.unit,
                 outcome.rate,
-                f"ratio: first {'cost' if outcome.by == 'cost' else 'rate'} divided by this",
+                f"ratio: {outcome.reference} {outcome.by} divided by this",
                 LOAD,
             ]
             rows = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import ExitStack
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ import trio.testing
 if not sys.platform.startswith("linux"):
     pytest.skip("the benchmarks read /proc", allow_module_level=True)
 
-from benchmarks import chart, core, fairness, flood, load, relay, report, working
+from benchmarks import chart, core, fairness, flood, instructions, load, pythons, relay, report, working
 from benchmarks.__main__ import THEMES
 from benchmarks.case import Case, Contender, Environment, Measure, Sample, Spread, UnavailableError, run
 from benchmarks.resources import memory
@@ -38,6 +39,55 @@ def test_ratios_are_computed_in_each_round() -> None:
     assert outcome.figures["second"].ratio == Spread(1.25, 0.5, 2)
     assert outcome.figures["second"].cost == Spread(2, 2, 2)
     assert outcome.figures["first"].ratio is None
+
+
+def test_contender_is_compared_with_the_one_that_is_named() -> None:
+    """A server under one version of Python is compared with smtp_trio under the same version."""
+    contenders = {"one": costing(6), "its floor": costing(3), "two": costing(8), "other floor": costing(2)}
+    compared = {"its floor": "one", "other floor": "two"}
+    case = Case(name="x", contenders=contenders, compared=compared, amount=1, short=1, rounds=1)
+    with ExitStack() as stack:
+        outcome = run("theme", case, Environment(stack))
+
+    ratios = {name: found.ratio and found.ratio.median for name, found in outcome.figures.items()}
+    assert ratios == {"one": None, "its floor": 2, "two": None, "other floor": 4}
+    assert "ratio: smtp_trio's cost divided by this" in report.tables({}, [outcome])
+
+
+def test_number_of_rounds_can_be_chosen() -> None:
+    """It does not change cases with one round, whose work is too long to be repeated, or is always the same."""
+    many = Case(name="x", contenders={"first": costing(1, 2, 3)}, amount=1, short=1, rounds=2)
+    single = Case(name="y", contenders={"first": costing(1, 2, 3)}, amount=1, short=1, rounds=1)
+    with ExitStack() as stack:
+        env = Environment(stack, rounds=3)
+        assert run("theme", many, env).figures["first"].cost == Spread(2, 1, 3)
+        assert run("theme", single, env).figures["first"].cost == Spread(1, 1, 1)
+
+
+def test_other_version_of_python_that_is_not_installed() -> None:
+    assert pythons.interpreter(f"{sys.version_info.major}.{sys.version_info.minor}") == sys.executable
+    with pytest.raises(UnavailableError, match=r"Python 2\.0 is not installed"):
+        pythons.interpreter("2.0")
+
+
+def test_without_valgrind_instructions_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.servers.PATH", "")
+    for case in instructions.CASES:
+        with ExitStack() as stack:
+            figures = run("theme", case, Environment(stack, short=True)).figures
+        assert {found.missing.partition(" (")[0] for found in figures.values()} <= {
+            "valgrind is not installed",
+            *("aiosmtpd is not installed", "aiosmtplib is not installed"),
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_instructions_are_counted() -> None:
+    """The counts do not depend on what else runs on the machine."""
+    one, other = (instructions.instructions_of(["-c", "sum(range(100000))"]) for _ in range(2))
+    assert one > instructions.instructions_of(["-c", ""]) + 100000
+    assert abs(one - other) < one / 20
 
 
 def test_reason_of_an_unavailable_contender_is_shown() -> None:
