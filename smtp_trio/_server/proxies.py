@@ -189,9 +189,8 @@ class ProxyHeaders:
 
     def __init__(self, networks: PeerNetworks, seconds: float, counts: Counts) -> None:
         if networks:
-            from ..protocol import proxy_header  # before a connection needs it
+            from ..protocol import proxy_header  # noqa: F401  # before a connection needs it
 
-            assert proxy_header
         self._networks = networks
         self._seconds = seconds
         self._counts = counts

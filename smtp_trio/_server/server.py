@@ -210,9 +210,9 @@ class Server:
         :raises OSError: a file cannot be read.
         :raises ValueError: a file is not valid (see `TlsFiles.load`), or `TlsFiles` were not given.
         """
-        from . import handshake, tls_files  # which a server without TLS does not need, and others before a session
+        # Other servers do not need them, and those with TLS need them before a session.
+        from . import handshake, tls_files  # noqa: F401
 
-        assert handshake
         files = self._tls_files if tls is None else tls
         if isinstance(files, ssl.SSLContext):
             check_context(files, "tls", server_side=True)
