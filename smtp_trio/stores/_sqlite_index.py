@@ -245,7 +245,7 @@ class Index:
 def choose(db: sqlite3.Connection, plan: Plan, low: int, high: int) -> Source:
     """Return the source of the messages that match a query, between two ids."""
     for probe in plan.probes():
-        ids = ids_of(select(db, probe, low, high, "ASC", FEW + 1))
+        ids = ids_of(select(db, probe, low, high, "DESC", FEW + 1))  # the newest messages are searched for most often
         if len(ids) <= FEW:
             return plan.among(ids)
     return plan.source()
