@@ -57,6 +57,10 @@ class ClientTimeouts(Value):
         return cls(**{each.name: seconds for each in fields(cls) if each.name != "quit"}, quit=min(5, seconds or 5))
 
 
+#: The defaults. To check them for each connection cost 60,000 instructions.
+DEFAULT = ClientTimeouts()
+
+
 def client_timeouts(timeout: float | ClientTimeouts | None) -> ClientTimeouts:
     """Return the timeouts for a client's ``timeout`` argument: seconds for all of them, or None for the defaults.
 
@@ -64,4 +68,4 @@ def client_timeouts(timeout: float | ClientTimeouts | None) -> ClientTimeouts:
     """
     if isinstance(timeout, ClientTimeouts):
         return timeout
-    return ClientTimeouts() if timeout is None else ClientTimeouts.all(check_timeout(timeout, ClientTimeouts))
+    return DEFAULT if timeout is None else ClientTimeouts.all(check_timeout(timeout, ClientTimeouts))
