@@ -924,3 +924,15 @@ def test_offers() -> None:
     assert client.offers(Mail, RET)
     assert not client.offers(Rcpt, RET)
     assert not ready().offers(Mail, RET)
+
+
+def test_server_that_has_sent_nothing_unread_is_quiet() -> None:
+    protocol = ClientProtocol()
+    assert protocol.is_quiet
+    protocol.receive_data(b"220 mx.test")
+    assert not protocol.is_quiet
+    protocol.receive_data(b"\r\n")
+    protocol.next_event()
+    assert protocol.is_quiet
+    protocol.receive_data(b"")
+    assert not protocol.is_quiet
