@@ -145,6 +145,17 @@ def test_pipelined_commands_use_the_expected_phase() -> None:
     assert dialogue.phase is MESSAGE
 
 
+def test_command_after_a_part_of_a_group_is_answered() -> None:
+    dialogue = dialogue_in(READY)
+    for command in (Mail(A), Rcpt(A)):
+        dialogue.add_command(command)
+    dialogue.add_reply(Reply(250))
+    with pytest.raises(LocalProtocolError, match="MAIL is not allowed"):
+        dialogue.add_command(Mail(A))
+    dialogue.add_command(Data())
+    assert (dialogue.phase, dialogue.expected_phase) == (SENDER, MESSAGE)
+
+
 def test_refused_command_in_a_group() -> None:
     dialogue = dialogue_in(READY)
     for command in (Mail(A), Rcpt(A), Data()):

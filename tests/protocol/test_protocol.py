@@ -6,11 +6,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-import smtp_trio.protocol
+import smtp_trio.protocol.extensions
+import smtp_trio.protocol.sasl
 from smtp_trio.protocol import (
     CONNECTION_LOST,
     END_OF_BODY,
@@ -293,6 +295,12 @@ def test_exception_classes() -> None:
 def test_public_names_exist() -> None:
     for name in smtp_trio.protocol.__all__:
         assert hasattr(smtp_trio.protocol, name)
+
+
+@pytest.mark.parametrize("package", [smtp_trio.protocol, smtp_trio.protocol.extensions, smtp_trio.protocol.sasl])
+def test_name_that_does_not_exist(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Unknown'"):
+        package.Unknown  # noqa: B018
 
 
 def test_importing_the_core_does_not_load_io_modules() -> None:
