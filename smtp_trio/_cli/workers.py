@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def state(self) -> WorkerState:
-        """What is shown about the worker."""
+        """The state of the worker, as the status page and the log show it."""
         numbers = Statistics() if self.latest is None else self.latest.statistics
         return WorkerState(
             number=self.number,

@@ -91,7 +91,7 @@ class Turns:
         self._waiting = _Queue()
 
     def take(self) -> bool:
-        """Acquire it if nobody has to wait, and return whether that is so."""
+        """Acquire a slot if one is free. Return True if it was acquired."""
         if not self._free:
             return False
         self._free -= 1

@@ -1,4 +1,4 @@
-"""What is imported or compiled when it is first used: the modules of packages (PEP 562), and regular expressions."""
+"""Modules of packages that are imported when they are first used (PEP 562), and regular expressions that are compiled then."""
 
 from __future__ import annotations
 

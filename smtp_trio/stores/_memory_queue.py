@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @define
 class Work:
-    """What a group has done with a message that it has not settled."""
+    """The state of a message in a group that has not settled it."""
 
     attempts: int = 0
     due: float | None = 0

@@ -97,7 +97,7 @@ if TYPE_CHECKING:
 # opened removes the pieces of those that do not hold theirs, and not those of other servers that use the same database.
 #
 # To remove pieces takes some space: in the log, and in the database, into which the log is copied before it is used again.
-# Without space, pieces that nobody can see would fill the disk until the server is started again: 120 peers with messages of
+# Without space, pieces of refused messages would fill the disk until the server is started again: 120 peers with messages of
 # 40 MiB left a gigabyte of them. So no piece is written when less than twice RESERVE is left, and no message is committed
 # when less than RESERVE is left.
 #

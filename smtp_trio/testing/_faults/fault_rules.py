@@ -64,7 +64,7 @@ class ActiveRule:
 
     @property
     def used_up(self) -> bool:
-        """Whether the rule has reached its limit."""
+        """True if the rule has reached its limit."""
         return self.remaining == 0
 
     def __repr__(self) -> str:

@@ -74,7 +74,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     @property
     def _idle(self) -> bool:
-        """Whether no rule applies to the octets of this stream, and no rule can be added."""
+        """True if no rule applies to the octets of this stream, and no rule can be added."""
         return self.transparent or not (self.script.live or self.script.for_stream(self.side))
 
     def begin_within(self, command: bytes, received: bytes) -> None:

@@ -92,7 +92,7 @@ class Row:
 
     @property
     def in_server(self) -> bool:
-        """Whether the rule can act in a server; False for faults of clients."""
+        """True if the rule can act in a server; False for faults of clients."""
         return self.cls not in (Ignore, Early)
 
     def default(self, word: Word) -> object:

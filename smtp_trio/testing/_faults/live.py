@@ -85,7 +85,7 @@ class LiveScript(Script):
 
     @property
     def idle(self) -> bool:
-        """Whether the list has neither rules nor policies."""
+        """True if the list has neither rules nor policies."""
         return not (self.entries or self.policies)
 
 
