@@ -33,7 +33,7 @@ T = TypeVar("T")
 #
 # No background task does this. It would need a nursery that outlives every session, and its errors would have to be
 # passed to the sessions. Instead, `submit` puts the session's message into a queue; when no commit is running, the
-# session takes a group from the queue and commits it in a thread. The other sessions are parked.
+# session at the head of the queue takes a group from it and commits it in a thread. The other sessions wait.
 # When a commit has ended, its sessions are woken because they have a result, and the session at the head of the queue
 # is woken because it commits next. No other session is woken.
 #
@@ -56,7 +56,8 @@ T = TypeVar("T")
 #
 # A cancel scope costs more than everything else that a session does here. So only the session whose message has waited
 # longest has one with its deadline: the deadlines of the others are later. When its message is taken or refused, the next
-# one is woken and enters a scope. The others wait in a way that cannot be cancelled.
+# one is woken and enters a scope. The others wait in a way that cannot be cancelled. This is also why no other session
+# commits: one that came to the head of the queue during its own commit could not watch its deadline, nor wake the next.
 #
 # A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
 # does not depend on the other messages of the group; a store commits those that it can and returns the errors of the
@@ -82,8 +83,6 @@ class _Pending(Generic[SpoolT]):
     error: Exception | None = None
     task: trio.lowlevel.Task | None = None
     """The task of its session while that waits for the result, for its turn to commit, or for its deadline."""
-    scope: trio.CancelScope | None = None
-    """The scope with the deadline, for the message that has waited longest."""
 
     async def wait(self, result: trio.lowlevel.Abort = trio.lowlevel.Abort.FAILED) -> None:
         """Wait until `wake` is called. It can be cancelled with the result ``Abort.SUCCEEDED`` only."""
@@ -103,16 +102,9 @@ class _Pending(Generic[SpoolT]):
             trio.lowlevel.reschedule(task)
 
     async def wait_until_deadline(self) -> None:
-        """Wait until `wake` is called, or until the deadline has passed, which can be changed meanwhile."""
-        with trio.CancelScope(deadline=self.deadline, shield=True) as self.scope:
+        """Wait until `wake` is called, or until the deadline has passed."""
+        with trio.CancelScope(deadline=self.deadline, shield=True):
             await self.wait(trio.lowlevel.Abort.SUCCEEDED)
-        self.scope = None
-
-    def take(self) -> None:
-        """Note that a commit has taken the message."""
-        self.deadline = math.inf
-        if self.scope is not None:
-            self.scope.deadline = math.inf
 
 
 @final
@@ -173,12 +165,12 @@ class GroupCommit(Generic[SpoolT]):
                 # it has to do that.
                 self._wake_first()
                 break
-            if not self._committing:
-                await self._commit_waiting()
-            elif self._waiting and self._waiting[0] is pending:
+            if not self._waiting or self._waiting[0] is not pending:
+                await pending.wait()
+            elif self._committing:
                 await pending.wait_until_deadline()
             else:
-                await pending.wait()
+                await self._commit_waiting()
         error, pending.error = pending.error, None
         if error is not None:
             await message.discard_in_thread()
@@ -251,7 +243,7 @@ class GroupCommit(Generic[SpoolT]):
             octets += pending.message.buffered
             if batch and (len(batch) == self._max_size or octets > self._max_octets):
                 break
-            pending.take()
+            pending.deadline = math.inf
             batch.append(pending)
         taken = set(batch)
         self._waiting = [pending for pending in self._waiting if pending not in taken]

@@ -212,6 +212,32 @@ async def test_each_session_has_its_own_deadline(mock_clock: MockClock) -> None:
     assert disk.groups == [["committing"], ["e"]]
 
 
+async def test_deadlines_while_a_session_commits_that_comes_as_another_commit_ends(mock_clock: MockClock) -> None:
+    """It does not commit a group in which its own message has no room: then nothing would watch over the deadlines."""
+    for _ in range(20):  # Trio schedules the tasks in random order
+        disk, results = Disk(stall=True), dict[str, Exception | None]()
+        group = GroupCommit(disk.commit, max_size=1, timeout=30)
+        group._committing = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit, group, "first", results)
+            await wait_all_tasks_blocked()
+            group._committing = False
+            for name in "abc":
+                nursery.start_soon(submit, group, name, results)
+            group._wake_first()
+            await trio.to_thread.run_sync(disk.entered.wait)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(30)
+            await wait_all_tasks_blocked()
+            timed_out = sorted(results)
+            disk.proceed.set()
+
+        assert timed_out == ["a", "b", "c"]
+        assert disk.groups == [["first"]]
+        assert results.pop("first") is None
+        assert all(isinstance(each, trio.TooSlowError) for each in results.values())
+
+
 class Steps(trio.abc.Instrument):
     """An instrument that counts the steps of each task."""
 
