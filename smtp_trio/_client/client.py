@@ -104,7 +104,7 @@ class Client:
     """A client of one server, over a stream that is already connected.
 
     Use it with ``async with``: on entry it receives the greeting and sends EHLO, STARTTLS and AUTH; on exit it sends
-    QUIT. It starts no tasks, so its errors are never wrapped in exception groups. Only one task at a time may use it
+    QUIT. It opens no nursery, so its errors are never wrapped in exception groups. Only one task at a time may use it
     (trio.BusyResourceError otherwise); `Pool` serves several. Every method that sends a command raises
     `ConnectionLostError`, `TimedOutError` and RemoteProtocolError if the connection fails, and trio.ClosedResourceError
     if an earlier call has closed it.

@@ -56,7 +56,7 @@ class PoolStatistics:
 
 
 class Pool:
-    """Connections to one server for any number of tasks. Use it with ``async with``; it starts no tasks of its own.
+    """Connections to one server for any number of tasks. Use it with ``async with``; it opens no nursery.
 
     A connection is kept after use only if it is in step, and is checked before it is used again. The one used last is
     used first, so that those that are not needed expire. Expired connections are closed when the pool is next used, or

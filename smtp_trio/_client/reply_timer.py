@@ -25,17 +25,22 @@ _timer: trio.lowlevel.RunVar[ReplyTimer] = trio.lowlevel.RunVar("smtp_trio reply
 # come is ended by `Wire.interrupt`, in the same step of the scheduler in which a cancel scope would have ended it. The
 # connection is closed after that in any case, since the reply would be taken for that of a later command.
 #
-# This needs a wait for a descriptor. Other streams (TLS, in memory) have a cancel scope for each wait.
+# This needs a wait for a descriptor. Other streams (TLS, in memory) have a cancel scope for each wait. So have all waits
+# after the end of the main task, when Trio has cancelled the system task: those in the finalizer of an asynchronous
+# generator, and those of a client that is used in another `trio.run`.
+#
+# When octets and the deadline arrive in the same step of the scheduler, the octets count, as with a cancel scope.
 class ReplyTimer:
     """The deadlines of those wires on which a task is waiting."""
 
-    __slots__ = ("_deadlines", "_scope", "_wakes_at")
+    __slots__ = ("_deadlines", "_ended", "_scope", "_wakes_at")
 
     def __init__(self) -> None:
         self._deadlines: dict[Wire, float] = {}
         #: When `watch` wakes up: not later than the earliest deadline.
         self._wakes_at = math.inf
         self._scope = trio.CancelScope()
+        self._ended = False
 
     @classmethod
     def current(cls) -> ReplyTimer:
@@ -45,12 +50,15 @@ class ReplyTimer:
         except LookupError:
             timer = cls()
             _timer.set(timer)
-            trio.lowlevel.spawn_system_task(timer.watch, name=TASK_NAME)
+            try:
+                trio.lowlevel.spawn_system_task(timer.watch, name=TASK_NAME)
+            except RuntimeError:  # the main task has ended
+                timer._ended = True
             return timer
 
     async def receive(self, wire: Wire, deadline: float) -> bool:
         """Wait for octets as `Wire.receive` does; return False if the deadline came first. The wire is broken then."""
-        if not wire.quick:
+        if not wire.quick or self._ended:
             with trio.CancelScope(deadline=deadline) as scope:
                 await wire.receive()
             expired = scope.cancelled_caught
@@ -61,18 +69,21 @@ class ReplyTimer:
             try:
                 await wire.receive()
             finally:
-                expired = self._deadlines.pop(wire, None) is None
+                expired = self._deadlines.pop(wire, None) is None and wire.broken  # not so if octets have arrived
         if expired:
             wire.broken = True
         return not expired
 
     async def watch(self) -> None:
         """Interrupt each wait whose deadline has come. This is the system task."""
-        while True:
-            with trio.CancelScope(deadline=self._wakes_at) as self._scope:
-                await trio.sleep_forever()
-            now = trio.current_time()
-            for wire in [wire for wire, deadline in self._deadlines.items() if deadline <= now]:
-                del self._deadlines[wire]
-                wire.interrupt()
-            self._wakes_at = min(self._deadlines.values(), default=math.inf)
+        try:
+            while True:
+                with trio.CancelScope(deadline=self._wakes_at) as self._scope:
+                    await trio.sleep_forever()
+                now = trio.current_time()
+                for wire in [wire for wire, deadline in self._deadlines.items() if deadline <= now]:
+                    del self._deadlines[wire]
+                    wire.interrupt()
+                self._wakes_at = min(self._deadlines.values(), default=math.inf)
+        finally:
+            self._ended = True

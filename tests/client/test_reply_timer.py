@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -89,3 +91,59 @@ async def test_one_task_watches_all_waits_and_wakes_up_seldom(mock_clock: MockCl
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
     assert not any(wire.broken for wire in wires)
+
+
+async def test_reply_that_arrives_together_with_the_deadline_counts(mock_clock: MockClock) -> None:
+    for _ in range(20):  # Trio schedules the two tasks in random order
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            client, server = await silent_server(stack)
+            nursery.start_soon(greet_and_time_out, client)
+            await wait_all_tasks_blocked()
+            os.write(server.socket.fileno(), b"220 mx.test\r\n")  # `send_all` would let the client run before the jump
+            mock_clock.jump(60)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(300)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_deadline_in_the_finalizer_of_a_generator(used: bool) -> None:
+    """The system tasks have ended by then."""
+    ends = []
+
+    async def generate() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            with trio.move_on_after(100, shield=True):
+                async with AsyncExitStack() as stack:
+                    ends.append(await time_out((await silent_server(stack))[0], 7))
+
+    async def main() -> None:
+        if used:
+            ReplyTimer.current()
+        await anext(generator)
+
+    generator = generate()
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert ends == [7]
+
+
+def test_deadline_of_a_client_that_is_used_in_another_run() -> None:
+    async def greet() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.__aenter__)
+            await wait_all_tasks_blocked()
+            await ends[1].send_all(b"220 mx.test\r\n")
+            await wait_all_tasks_blocked()
+            await ends[1].send_all(b"250 mx.test\r\n")
+
+    async def wait() -> None:
+        with trio.fail_after(100), pytest.raises(TimedOutError, match="NOOP: no reply within 7 s"):
+            await client.noop()
+        for end in ends:
+            await end.aclose()
+
+    ends = [trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair()]
+    client = Client(ends[0], timeout=7, tls="never")
+    for function in (greet, wait):
+        trio.run(function, clock=MockClock(autojump_threshold=0))
