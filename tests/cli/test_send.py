@@ -286,8 +286,8 @@ async def test_unix_sockets_and_lmtp(short_path: Path, mail: Path) -> None:
     sock.listen()
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
-        assert (await send("--server", "unix:socket", "mail.eml", cwd=short_path))[0] == 0
-        code, lines, err = await send("--server", "unix:socket", "--lmtp", "mail.eml", cwd=short_path)
+        assert (await send("--server", "unix:socket", str(mail), cwd=short_path))[0] == 0
+        code, lines, err = await send("--server", "unix:socket", "--lmtp", str(mail), cwd=short_path)
         await server.stop()
 
     assert hooks.messages == [MESSAGE]
