@@ -28,7 +28,8 @@ from smtp_trio import (
     connect,
     standard,
 )
-from smtp_trio.protocol import Data, Extension, Param
+from smtp_trio.protocol import Data, Extension, Param, Table
+from smtp_trio.protocol.dialogue import READY
 from smtp_trio.protocol.extension import CommandParams
 from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.extensions.chunking import Bdat
@@ -95,6 +96,30 @@ async def test_plain_function_as_hook() -> None:
     server.on(etrn=etrn)
     async with serving(server) as stream, Client(stream, extensions=[EtrnExtension()]) as client:
         assert (await client.command(Etrn("example.org"))).code == 250
+
+
+@pytest.mark.parametrize("name", ["XCLIENT", "AUTH", "BURL"])
+async def test_hook_answers_a_command_with_the_verb_of_another_extension(name: str) -> None:
+    """It may replace an extension of this package, which is not offered then."""
+
+    class Own(Command):
+        verb = name
+        hook = "own"
+        codes = frozenset({250})
+
+    class OwnExtension(Extension):
+        keyword = name
+        verbs = (Own,)
+        table = Table(accepted={Own: {READY: READY}})
+
+    async def own(session: Session, command: Command) -> Reply:
+        assert type(command) is Own
+        return Reply(250, "Done")
+
+    server = Server(name="mx.test", extensions=standard(OwnExtension()))
+    server.on(own=own)
+    async with serving(server) as stream, Client(stream, extensions=[OwnExtension()]) as client:
+        assert (await client.command(Own())).text == "Done"
 
 
 # --- the server -------------------------------------------------------------------------------------------------------

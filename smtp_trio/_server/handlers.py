@@ -191,7 +191,7 @@ def message(session: HandlerSession, command: Command) -> Awaitable[None]:
 Handler = Callable[[HandlerSession, Any], Awaitable[None]]
 #: The handlers of the commands that `default` is not for, by verb, so that the classes of those that a server does not offer
 #: are not imported. QUIT needs none: its reply closes the dialogue.
-HANDLERS: dict[str, Handler] = {
+BY_VERB: dict[str, Handler] = {
     "EHLO": hello,
     "HELO": hello,
     "LHLO": hello,
@@ -205,3 +205,15 @@ HANDLERS: dict[str, Handler] = {
     "BDAT": message,
     "BURL": message,
 }
+
+
+class Handlers(dict[type[Command], Handler]):
+    """The handlers by the class of the command. Classes of an application have `default`, even with a verb of the table."""
+
+    def __missing__(self, kind: type[Command]) -> Handler:
+        own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+        handler = self[kind] = BY_VERB.get(kind.verb, default) if own else default
+        return handler
+
+
+HANDLERS = Handlers()

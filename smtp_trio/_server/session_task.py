@@ -34,7 +34,7 @@ from ..protocol.extensions.auth import AuthCommand
 from ..protocol.replies import PROXY_HEADER
 from .auth_service import AuthService
 from .authentication import refuse_auth
-from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
+from .handlers import HANDLERS, SHUTTING_DOWN, greet
 from .hook_runner import HookRunner
 from .log_events import HOOK_CANCELLED, HOOK_FAILED
 from .memory import FREE_ENVELOPE, FREE_INPUT, NO_MEMORY
@@ -299,7 +299,7 @@ class SessionTask:
                 if self._queue(command, self.protocol.default_reply(command)):
                     await self.flush()
             else:
-                await HANDLERS.get(command.verb, default)(self, command)
+                await HANDLERS[kind](self, command)
         await self.flush()
 
     async def receive_command(self) -> Command | None:

@@ -15,7 +15,7 @@ from ..protocol import Command
 from ..protocol.extensions.auth import HOOKS as AUTH_HOOKS
 from ..protocol.grammar import Grammar
 from .auth_service import AuthService
-from .handlers import HANDLERS
+from .handlers import HANDLERS, default
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
 from .memory import MemoryBudget
@@ -44,7 +44,7 @@ class HookTable:
         #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
         self.names: frozenset[str] = frozenset(hooks)
         found = frozenset(
-            command for command in grammar.verbs.values() if command.verb not in HANDLERS and command.hook not in hooks
+            command for command in grammar.verbs.values() if HANDLERS[command] is default and command.hook not in hooks
         )
         every = "message" in hooks or "response" in hooks
         #: Commands without a hook or a handler: their default reply is queued at once.
