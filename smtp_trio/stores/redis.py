@@ -280,9 +280,13 @@ class Redis(Store["RedisSpool"]):
         for message, result in zip(messages, results, strict=True):
             if isinstance(result, Exception):
                 errors[message] = self._refused(result)
+            elif not ID.fullmatch(
+                name := result.decode()
+            ):  # such as QUEUED, if a transaction was neither executed nor ended
+                errors[message] = self._refused(StoreError(f"the reply {name!r} is not the id of an entry"))
             else:
-                message.name = result.decode()
-                written.append(message.name)
+                message.name = name
+                written.append(name)
         if written and replicas and (isinstance(acknowledged, Exception) or acknowledged < replicas):
             missing = StoreError(f"{acknowledged} replicas have acknowledged the message, and {replicas} must")
             errors.update(dict.fromkeys(messages, self._outage.error(missing)))

@@ -30,7 +30,7 @@ from .redis_servers import RedisServer, redis_server
 from .sessions import body, large, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from smtp_trio import Client
     from smtp_trio.stores import Store
@@ -333,6 +333,22 @@ async def test_user_who_may_not_use_transactions(server: RedisServer, refused: s
             assert len(await messages(store)) == 20
     finally:
         server.ask("ACL", "DELUSER", "mail")
+
+
+@pytest.mark.interop
+async def test_message_is_refused_unless_the_reply_is_its_id(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that refuses EXEC without ending the transaction would answer the next commands with QUEUED."""
+
+    async def run_together(self: object, commands: Sequence[object], *_: object, longer: float) -> list[bytes]:
+        return [b"QUEUED" for _ in commands]
+
+    monkeypatch.setattr(_redis_engine.Engine, "run_together", run_together)
+    async with stores.open(server.url) as store:
+        errors = await put_together(store)
+    assert len(errors) == 20
+    assert all("the reply 'QUEUED' is not the id of an entry" in each for each in errors), errors
 
 
 @pytest.mark.interop
