@@ -22,14 +22,14 @@ _timer: trio.lowlevel.RunVar[ReplyTimer] = trio.lowlevel.RunVar("smtp_trio reply
 #
 # Therefore a deadline is an item of a dict here. A system task sleeps until the earliest of them. Deadlines that were met
 # by then are gone, so it wakes up every few minutes only, whatever the number of messages. A wait whose deadline has
-# come is ended by `Wire.interrupt`, in the same step of the scheduler in which a cancel scope would have ended it. The
+# come is ended by `Wire.interrupt`, one step of the scheduler later than a cancel scope would have ended it. The
 # connection is closed after that in any case, since the reply would be taken for that of a later command.
 #
 # This needs a wait for a descriptor. Other streams (TLS, in memory) have a cancel scope for each wait. So have all waits
 # after the end of the main task, when Trio has cancelled the system task: those in the finalizer of an asynchronous
 # generator, and those of a client that is used in another `trio.run`.
 #
-# When octets and the deadline arrive in the same step of the scheduler, the octets count, as with a cancel scope.
+# Octets that arrive in the step in which the deadline passes count, as with a cancel scope.
 class ReplyTimer:
     """The deadlines of those wires on which a task is waiting."""
 
