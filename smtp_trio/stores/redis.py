@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 #
 # With ``appendonly yes`` and ``appendfsync always`` Redis flushes its append-only file before it sends the reply to a
 # command, once for all commands that it has executed since it last looked for input. It reads a few ten KiB at a time, which
-# are less than ten messages. So a group of messages is a transaction, which is executed, written and flushed as one, however
+# are fewer than ten messages. So a group of messages is a transaction, which is executed, written and flushed as one, however
 # many reads it takes (`Engine.run_together`). That is not for its atomicity: when the server refuses a command of it, and
 # thereby all, the commands are sent again without a transaction, and each message has a reply of its own.
 #
