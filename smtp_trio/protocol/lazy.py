@@ -43,11 +43,14 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str]
 class _LazyPattern:
     """A regular expression that is compiled when one of its methods is first used."""
 
-    def __init__(self, compile_pattern: Callable[[], re.Pattern[Any]]) -> None:
-        self._compile = compile_pattern
+    def __init__(self, pattern: object, flags: int) -> None:
+        self._arguments: tuple[Any, int] = pattern, flags
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments  # pickle and copy would otherwise look for their methods with __getattr__
 
     def __getattr__(self, name: str) -> object:
-        compiled = self._compile()
+        compiled = re.compile(*self._arguments)
         for method in ("fullmatch", "match", "search", "split", "sub"):  # so that this function is not called again
             setattr(self, method, getattr(compiled, method))
         return getattr(compiled, name)
@@ -55,4 +58,4 @@ class _LazyPattern:
 
 def lazy_pattern(pattern: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
     """Return an object with the methods of ``re.compile(pattern, flags)``, which it calls when it has to."""
-    return cast("re.Pattern[AnyStr]", _LazyPattern(lambda: re.compile(pattern, flags)))
+    return cast("re.Pattern[AnyStr]", _LazyPattern(pattern, flags))

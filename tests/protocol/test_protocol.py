@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +40,7 @@ from smtp_trio.protocol import (
     SMTPError,
 )
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
+from smtp_trio.protocol.lazy import lazy_pattern
 
 from .driver import ServerDriver
 
@@ -301,6 +305,14 @@ def test_public_names_exist() -> None:
 def test_name_that_does_not_exist(package: ModuleType) -> None:
     with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Unknown'"):
         package.Unknown  # noqa: B018
+
+
+def test_lazy_pattern_is_copied_before_and_after_its_use() -> None:
+    pattern = lazy_pattern("a+", re.IGNORECASE)
+    for _ in range(2):
+        for each in (pattern, copy.deepcopy(pattern), pickle.loads(pickle.dumps(pattern))):
+            assert each.fullmatch("AA")
+            assert each.pattern == "a+"
 
 
 def test_importing_the_core_does_not_load_io_modules() -> None:
