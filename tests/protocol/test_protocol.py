@@ -296,9 +296,11 @@ def test_exception_classes() -> None:
     assert str(BodyError("too big", Reply(552))) == "too big"
 
 
-def test_public_names_exist() -> None:
-    for name in smtp_trio.protocol.__all__:
-        assert hasattr(smtp_trio.protocol, name)
+@pytest.mark.parametrize("package", [smtp_trio.protocol, smtp_trio.protocol.extensions, smtp_trio.protocol.sasl])
+def test_public_names_exist(package: ModuleType) -> None:
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert hasattr(package, name)
 
 
 @pytest.mark.parametrize("package", [smtp_trio.protocol, smtp_trio.protocol.extensions, smtp_trio.protocol.sasl])
