@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def state(self) -> WorkerState:
-        """The state of the worker, as the status page and the log show it."""
+        """The state of the worker for the statistics."""
         numbers = Statistics() if self.latest is None else self.latest.statistics
         return WorkerState(
             number=self.number,
