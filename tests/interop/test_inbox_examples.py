@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import blocks
@@ -32,13 +33,21 @@ def test_all_examples_are_tested() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_an_example_is_short(name: str) -> None:
+    lines = (EXAMPLES / name).read_text().splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 88
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 async def test_example(name: str, node_modules: Path, tmp_path: Path) -> None:
     require(COMMANDS[name][0])
     # Node looks for packages beside the file.
     (tmp_path / "node_modules").symlink_to(node_modules)
     (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
     async with listening(cwd=tmp_path) as listener:
-        environment = {**os.environ, "PATH": PATH, "INBOX_URL": listener.url, "SMTP_PORT": str(listener.port)}
+        http_port = str(urlsplit(listener.url).port)
+        environment = {**os.environ, "PATH": PATH, "HTTP_PORT": http_port, "SMTP_PORT": str(listener.port)}
         async with trio.open_nursery() as nursery:
 
             async def run() -> None:
