@@ -35,7 +35,7 @@ WHEEL = next((version for version in OTHERS if shutil.which(f"python{version}"))
 PYTEST = ("python", "-bb", "-m", "pytest", "-q")
 # Pytest rewrites the tests' assertions; without its cache in bytecode files, every process does that again.
 CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
-# The sessions `core` and `slow` try all examples.
+# The sessions `core`, `lowest` and `slow` try all examples.
 FEW_EXAMPLES: dict[str, str | None] = {"HYPOTHESIS_PROFILE": "quick"}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
@@ -139,7 +139,7 @@ def lowest(session: nox.Session) -> None:
     """Most tests of `tests`, with the oldest versions that pyproject.toml allows of dependencies and test tools."""
     floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
     install(session, "-e", ".", *floors)
-    session.run(*PYTEST, *PARALLEL, *FAST, *(session.posargs or OLD_VERSIONS_PATHS), env=FEW_EXAMPLES | CACHED)
+    session.run(*PYTEST, *PARALLEL, *FAST, *(session.posargs or OLD_VERSIONS_PATHS), env=CACHED)
 
 
 @nox.session(default=False, python=WHEEL, tags=["full"])

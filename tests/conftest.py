@@ -1,12 +1,31 @@
-"""Fixtures for tests of all parts."""
+"""Fixtures for tests of all parts, and settings of Hypothesis.
+
+Examples are the same in each run: a test that fails for one example in a thousand fails always or never, and not in the run
+that decides. ``HYPOTHESIS_PROFILE=explore`` tries new ones, 20,000 for each test that sets no number of its own.
+
+A test's ``settings(...)`` inherit what they do not name from the profile that is loaded when its module is imported, so a
+profile must be loaded here and nowhere else. Many tests do not need Hypothesis, and run where it is not installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import HealthCheck, settings
+
+    # Random is what differs between runs, and the time that an example takes: neither decides whether a test passes.
+    untimed = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("fixed", untimed, max_examples=200, derandomize=True)
+    settings.register_profile("quick", settings.get_profile("fixed"), max_examples=20)  # see noxfile.py
+    settings.register_profile("explore", untimed, max_examples=20_000, derandomize=False)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture

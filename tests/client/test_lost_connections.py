@@ -319,7 +319,7 @@ async def empty(names: dict[str, Any], pool: Pool, inbox: Inbox) -> None:
 def test_outbox_with_faults(by: Any) -> None:
     names = outbox()
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=150)
     @given(fault_scripts(by, exclude=LIES))
     def run(faults: Faults) -> None:
         async def main() -> None:

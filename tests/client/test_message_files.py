@@ -20,7 +20,7 @@ import pytest
 import trio
 from attrs import field, frozen
 from helpers import serve
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from processes import HOST, run
 from trio.testing import memory_stream_pair
 
@@ -345,9 +345,7 @@ PIECES = [
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=200)
 @given(st.data())
 async def test_no_message_gains_fields(data: st.DataObject) -> None:
     """An email message is refused, or sent with fields that it has, without Bcc."""

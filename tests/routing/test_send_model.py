@@ -136,7 +136,7 @@ def kind(code: int) -> str:
     return str(code)[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example([Behaviour(rcpt=(0, 450, 550)), Behaviour(lose="end")])
 @example([Behaviour(lose="end", rcpt=(0, 450, 0)), Behaviour(data=450), Behaviour()])
 @example([Behaviour(greeting=554), Behaviour(mail=450), Behaviour(greeting=554)])

@@ -66,7 +66,7 @@ OPERATIONS = st.lists(
 
 @given(OPERATIONS, st.integers(1, 8))
 @example([("put", 1, "a"), ("put", 2, "a"), ("put", 1, "b"), ("put", 3, "b")], 2)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_memory_is_like_a_simple_model(operations: list[tuple[str, int, str]], max_entries: int) -> None:
     async def main() -> None:
         memory: Memory[int] = Memory(max_entries, 10)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -675,7 +675,7 @@ def conversation(hooks: Hooks, inbox: Inbox) -> tuple[list[tuple[float, bytes]],
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(fault_scripts(by="server", exclude=[Garbage]))
 @example(Faults(Hang("EHLO"), Coalesce()))  # a message that is sent to a server that hangs is not accepted
 def test_rules_act_as_in_a_script(script: Faults) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
 import trio
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 from trio.testing import MockClock
 
 import smtp_trio.testing
@@ -37,9 +38,16 @@ from smtp_trio.testing.strategies import MAX_SEGMENTS, fault_scripts, rules
 
 ME, YOU = "me@client.test", "you@mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
-MANY = settings(
-    max_examples=2000, database=None, deadline=None, phases=[Phase.generate, Phase.shrink]
-)  # the phase "explain" uses a tracer, which is slow
+T = TypeVar("T")
+
+
+def find(strategy: SearchStrategy[T], condition: Callable[[T], bool]) -> T:
+    """Return the smallest example that meets the condition, and the same one in each run.
+
+    Of 100 examples, the default, it may be that none meets it. The phase "explain" uses a tracer, which is slow.
+    """
+    many = settings(max_examples=2000, phases=[Phase.generate, Phase.shrink])
+    return hypothesis.find(strategy, condition, settings=many, random=Random(7))
 
 
 class Store(Hooks):
@@ -134,9 +142,7 @@ def breaks(store: type[Store], faults: Faults) -> bool:
 )
 def test_incorrect_hook_is_detected(store: type[Store], scripts: list[str]) -> None:
     """The script is minimal: one rule, with the smallest numbers."""
-    found = hypothesis.find(
-        fault_scripts(by="client", max_rules=3), lambda faults: breaks(store, faults), settings=MANY, random=Random(7)
-    )
+    found = find(fault_scripts(by="client", max_rules=3), lambda faults: breaks(store, faults))
     assert len(found.rules) == 1
     assert repr(found) in scripts
     # The output can be pasted into a test.
@@ -144,7 +150,7 @@ def test_incorrect_hook_is_detected(store: type[Store], scripts: list[str]) -> N
     assert not breaks(Store, found)
 
 
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(fault_scripts(chance=True))
 @pytest.mark.slow
 def test_correct_hook_passes(faults: Faults) -> None:
@@ -161,7 +167,7 @@ def by_garbage(faults: Faults) -> bool:
     return any(name in repr(faults) for name in ("Garbage", "Replace", "Extra"))
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300)
 @given(fault_scripts(chance=True))
 def test_repr_of_a_script_is_python(faults: Faults) -> None:
     assert eval(repr(faults), dict(vars(smtp_trio.testing))) == faults
@@ -169,12 +175,10 @@ def test_repr_of_a_script_is_python(faults: Faults) -> None:
 
 @pytest.mark.slow
 def test_shrinks_to_no_rules() -> None:
-    smallest: Any = hypothesis.find(fault_scripts(), lambda faults: True, settings=settings(database=None))
+    smallest: Any = find(fault_scripts(), lambda faults: True)
     assert smallest == Faults()
-    assert hypothesis.find(rules(), lambda rule: True, settings=settings(database=None)) == Close("body")
-    only_server = hypothesis.find(
-        fault_scripts(by="server"), lambda faults: len(faults.rules) > 1, settings=settings(database=None)
-    )
+    assert find(rules(), lambda rule: True) == Close("body")
+    only_server = find(fault_scripts(by="server"), lambda faults: len(faults.rules) > 1)
     assert only_server == Faults(Close("body"), Close("body"))
 
 
@@ -183,7 +187,7 @@ def test_shrinks_to_no_rules() -> None:
 def test_excluded_kinds_are_not_generated(by: Any, exclude: Collection[type[Rule]]) -> None:
     kinds: set[type[Rule]] = set()
 
-    @settings(max_examples=300, deadline=None, database=None)
+    @settings(max_examples=300)
     @given(rules(by, exclude=exclude), fault_scripts(by, exclude=exclude, chance=True))
     def generate(rule: Rule, faults: Faults) -> None:
         kinds.add(type(rule))
@@ -196,7 +200,7 @@ def test_excluded_kinds_are_not_generated(by: Any, exclude: Collection[type[Rule
 
 def test_all_kinds_excluded() -> None:
     both = [Close, Reset, Delay, Hang, Garbage, Coalesce, Trickle, Throttle]
-    assert type(hypothesis.find(rules("client", exclude=[*both, Early]), lambda rule: True)) is Ignore
+    assert type(find(rules("client", exclude=[*both, Early]), lambda rule: True)) is Ignore
     with pytest.raises(ValueError, match="all kinds of rules are excluded"):
         fault_scripts("client", exclude=[*both, Early, Ignore])
 
@@ -204,9 +208,7 @@ def test_all_kinds_excluded() -> None:
 @pytest.mark.parametrize("rule", [Trickle(1, max_segments=MAX_SEGMENTS), Throttle(1, max_segments=MAX_SEGMENTS)])
 def test_generated_segments_have_a_limit(rule: Rule) -> None:
     """With a limit of 100 a message of a megabyte takes some thousand steps, and not some million."""
-    smallest = hypothesis.find(
-        rules(rule.by, exclude=[Coalesce]), lambda each: type(each) is type(rule), settings=settings(database=None)
-    )
+    smallest = find(rules(rule.by, exclude=[Coalesce]), lambda each: type(each) is type(rule))
     assert smallest == rule
 
 

@@ -221,7 +221,7 @@ def any_rule(draw: st.DrawFn) -> Any:
     return rule
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=100)
 @given(any_rule(), PATTERNS, CLIENTS)
 def test_reading_is_the_inverse_of_writing(rule: Any, recipient: str | None, client: str | None) -> None:
     text = format_rule(rule)
@@ -262,7 +262,7 @@ WORDS = (
 )
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from([*WORDS, '"', "\\", "1e9", "x"])))
 def test_any_text_is_read_or_refused(words: list[str]) -> None:
     try:
