@@ -6,7 +6,6 @@ import builtins
 import dis
 import re
 import shlex
-import socket
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import CodeType
 from typing import Any
 
 from attrs import frozen
+from ports import free_port
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -89,10 +89,3 @@ def blocks(page: Path) -> list[Block]:
 ALL = [block for page in (README, *PAGES) for block in blocks(page)]
 PYTHON = [block for block in ALL if block.language == "python"]
 CONSOLE = [block for block in ALL if block.language == "console"]
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

@@ -14,6 +14,7 @@ import pytest
 import trio
 from attrs import evolve
 from helpers import NAME, authority, client_tls, server_tls
+from ports import free_port
 from processes import HOST, TIMEOUT
 
 import smtp_trio
@@ -90,7 +91,7 @@ def stored() -> list[bytes]:
 
 
 async def test_server_for_one_domain(capsys: pytest.CaptureFixture[str]) -> None:
-    port = blocks.free_port()
+    port = free_port()
     result = await send_to_program(INTAKE.run(port)["main"], HOST, port)
     assert accepted(result) == ["you@example.org"]
     out = f"listening on {HOST} {port}\nme@example.net -> you@example.org 22 octets\n"
@@ -98,7 +99,7 @@ async def test_server_for_one_domain(capsys: pytest.CaptureFixture[str]) -> None
 
 
 async def test_first_page(capsys: pytest.CaptureFixture[str]) -> None:
-    port = blocks.free_port()
+    port = free_port()
     await send_to_program(INDEX.run(port)["main"], HOST, port)
     assert capsys.readouterr().out == MESSAGE.decode() + "\n"
 
@@ -135,7 +136,7 @@ async def test_files_are_not_replaced(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 async def test_tls_and_several_ports(tmp_path: Path) -> None:
-    ports = {"25": blocks.free_port(), "465": blocks.free_port()}
+    ports = {"25": free_port(), "465": free_port()}
     source, replaced = re.subn(r"(?<=server\.serve, )(25|465)\b", lambda match: str(ports[match[0]]), TLS.source)
     assert replaced == 2
     certificate = authority().issue_cert("localhost")
@@ -159,7 +160,7 @@ async def test_unix_socket(short_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="needs SO_REUSEPORT")
 async def test_several_processes() -> None:
-    port = blocks.free_port()
+    port = free_port()
     await send_to_program(PROCESSES.run(port)["main"], HOST, port)
     assert stored() == [MESSAGE]
 
@@ -208,7 +209,7 @@ async def test_background_task_sends_the_rest_before_the_end() -> None:
             return await deferred.data(session, body)
 
     async with open_test_server(SmartHost()) as smart_host, trio.open_nursery() as nursery:
-        port = blocks.free_port()
+        port = free_port()
         nursery.start_soon(OUTBOX.run()["main"], port, smart_host.host, smart_host.port)
         for _ in range(3):
             assert (await send(HOST, port)).complete

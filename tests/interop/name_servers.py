@@ -16,9 +16,10 @@ import dns.query
 import dns.rdatatype
 import dns.resolver
 from attrs import frozen
+from ports import free_port
 
 from .programs import PATH
-from .servers import POLL, START_TIMEOUT, free_port
+from .servers import POLL, START_TIMEOUT
 
 ADDRESS = "127.0.0.1"
 ZONE = """\

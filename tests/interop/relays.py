@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 
 import trustme
 from attrs import evolve
+from ports import free_port
 
 from .programs import HOST
-from .servers import Server, free_port, run, write_files
+from .servers import Server, run, write_files
 from .setups import ADDRESS, CURRENT_EXIM, SETUPS, Workspace
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import smtplib
-import socket
 import ssl
 import subprocess
 import time
@@ -15,11 +14,12 @@ from pathlib import Path
 
 import trustme
 from attrs import define, field
+from ports import free_port
 
 from smtp_trio.stores import read
 
 from .programs import HOST, PASSWORD, PATH, USER
-from .setups import ADDRESS, CURRENT_EXIM, CURRENT_POSTFIX, LMTP_SETUPS, SETUPS, Setup, Workspace
+from .setups import CURRENT_EXIM, CURRENT_POSTFIX, LMTP_SETUPS, SETUPS, Setup, Workspace
 
 START_TIMEOUT = 60.0
 """Seconds until a server has to send its greeting."""
@@ -111,14 +111,6 @@ class Server:
 
 def _end(file: Path) -> str:
     return file.read_bytes()[-4000:].decode(errors="replace")
-
-
-def free_port() -> int:
-    """Return a free port, which is not reserved: most of these programs cannot report which port they have chosen."""
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _run(command: Sequence[str], workspace: Workspace, log: int) -> subprocess.Popen[bytes]:

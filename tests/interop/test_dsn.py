@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from ports import free_port
 
 import smtp_trio
 from smtp_trio import Rcpt, Reply, Server, Session, standard
@@ -34,7 +35,7 @@ WAIT = 60
 def relay(request: pytest.FixtureRequest) -> Iterator[tuple[programs.Server, int]]:
     """A relay, and the port to which it passes all mail on."""
     require_server(request.param)
-    port = programs.free_port()
+    port = free_port()
     with start_relay(request.param, port) as server:
         yield server, port
 
@@ -113,7 +114,7 @@ async def test_relay_reports_with_our_envelope_id(relay: tuple[programs.Server, 
 async def test_sendmail_of_postfix_requests_reports() -> None:
     """The options -N and -V of Postfix's sendmail."""
     require_server("postfix")
-    inbox, port = Inbox(), programs.free_port()
+    inbox, port = Inbox(), free_port()
     with start_relay("postfix", port) as server:
         command = [
             "sendmail",

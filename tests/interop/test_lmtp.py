@@ -17,13 +17,14 @@ from tempfile import TemporaryDirectory
 import pytest
 import trio
 from attrs import frozen
+from ports import free_port
 
 import smtp_trio
 from smtp_trio import Body, Rcpt, Reply, Session, open_listeners, open_unix_listener
 
 from .conftest import require, require_server
 from .programs import PATH
-from .servers import free_port, start_lmtp_client
+from .servers import start_lmtp_client
 from .setups import ADDRESS, NOBODY, Workspace
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]

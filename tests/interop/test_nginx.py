@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import trio
+from ports import free_port
 
 import smtp_trio
 from smtp_trio import Hooks, Server, Session
 
 from .conftest import require
 from .programs import PASSWORD, PATH, USER
-from .servers import POLL, free_port
+from .servers import POLL
 from .setups import ADDRESS
 
 pytestmark = pytest.mark.interop

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from ports import free_port
 
 import smtp_trio
 from smtp_trio import Hooks, Peer, ProxyHeader, Session
@@ -23,7 +24,7 @@ from smtp_trio.protocol.proxy_header import Address
 from .conftest import Certificates, require, require_server
 from .mails import DIRECTORY
 from .programs import HOST, PATH, Submission, run
-from .servers import POLL, Server, free_port, start, start_postfix
+from .servers import POLL, Server, start, start_postfix
 from .setups import ADDRESS
 
 pytestmark = pytest.mark.interop

@@ -23,12 +23,13 @@ from tempfile import TemporaryDirectory
 import pytest
 import trio
 import trustme
+from ports import free_port
 
 from smtp_trio.stores import SQLite
 
 from .conftest import require_server
 from .programs import HOST, PATH
-from .servers import POLL, free_port, write_files
+from .servers import POLL, write_files
 from .setups import ADDRESS, SETUPS, Workspace
 
 MESSAGES = int(os.environ.get("SMTP_TRIO_RELAY_MESSAGES", "300"))

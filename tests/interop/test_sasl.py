@@ -19,6 +19,7 @@ import pytest
 import trio
 import trustme
 from attrs import evolve
+from ports import free_port
 
 from smtp_trio import (
     Client,
@@ -82,8 +83,8 @@ def serve_with_dovecot(directory: Path) -> Iterator[servers.Server]:
         server="postfix",
         profile="interop",
         directory=directory,
-        port=servers.free_port(),
-        implicit_port=servers.free_port(),
+        port=free_port(),
+        implicit_port=free_port(),
         chain=chain,
         key=key,
     )
@@ -245,7 +246,7 @@ class ScrampServer:
         [pem, *_] = re.findall("(?s)-----BEGIN CERT.*?-----END CERTIFICATE-----", certificates.server.read_text())
         certificate = ssl.PEM_cert_to_DER_cert(pem)  # trustme signs with SHA-256
         self.binding = hashlib.sha256(certificate).digest() if binding is None else binding
-        self.port = servers.free_port()
+        self.port = free_port()
         #: The mechanism and the user of each successful login.
         self.logins: list[tuple[str, str]] = []
         self.received: list[bytes] = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from ports import free_port
 
 import smtp_trio
 from smtp_trio import Body, Reply, Server, Session, standard
@@ -25,7 +26,7 @@ from smtp_trio.testing import Inbox, ReceivedMail
 
 from .conftest import require_server
 from .relays import start_relay
-from .servers import POLL, free_port
+from .servers import POLL
 from .setups import ADDRESS
 
 pytestmark = pytest.mark.interop

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from ports import free_port
 from processes import running
 
 from smtp_trio import ReplyError
@@ -19,7 +20,7 @@ from smtp_trio.testing import open_memory_server
 
 from .conftest import require
 from .programs import PATH
-from .servers import POLL, free_port
+from .servers import POLL
 
 pytestmark = pytest.mark.interop
 

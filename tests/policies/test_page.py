@@ -8,6 +8,7 @@ import blocks
 import pytest
 import trio
 from helpers import SECRET, START, Client, connect_tcp, server_tls
+from ports import free_port
 
 [TWO_PORTS] = [block for block in blocks.PYTHON if block.page == "policies" and "submission_port" in block.source]
 
@@ -15,7 +16,7 @@ from helpers import SECRET, START, Client, connect_tcp, server_tls
 async def test_two_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greylisting on one, AUTH on the other, and a message that both could store."""
     monkeypatch.chdir(tmp_path)
-    ports = blocks.free_port(), blocks.free_port()
+    ports = free_port(), free_port()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(TWO_PORTS.run()["main"], *ports, server_tls())
         await wait_for_port(ports[1])

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from attrs import Factory, define
+from ports import free_port
 
 from .sessions import skip_without
 
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 STARTED, STEP = 60.0, 0.01
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
 
 
 @define
