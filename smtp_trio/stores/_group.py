@@ -10,6 +10,7 @@ from attrs import define
 
 from .._server.measurements import Histogram
 from .._server.threads import run_in_thread
+from ._errors import StoreError
 from ._spool import Spool
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ T = TypeVar("T")
 # longest has one with its deadline: the deadlines of the others are later. When its message is taken or refused, the next
 # one is woken and enters a scope. The others wait in a way that cannot be cancelled. This is also why no other session
 # commits: one that came to the head of the queue during its own commit could not watch its deadline, nor wake the next.
+#
+# Nor does a KeyboardInterrupt end the wait of one session, which the others would then wait for: Trio raises it in the main
+# task instead. A commit that raises SystemExit or the like gives the others of its group an error before it ends the program.
 #
 # A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
 # does not depend on the other messages of the group; a store commits those that it can and returns the errors of the
@@ -149,6 +153,7 @@ class GroupCommit(Generic[SpoolT]):
         """The number of messages that wait until their commit begins."""
         return len(self._waiting)
 
+    @trio.lowlevel.enable_ki_protection
     async def submit(self, message: SpoolT) -> Exception | None:
         """Commit a message, in a group. Return None when it is stored, otherwise the reason; then it was discarded.
 
@@ -198,14 +203,18 @@ class GroupCommit(Generic[SpoolT]):
                     await trio.to_thread.run_sync(self._commit_in_thread, batch, limiter=self.limiter)
                 else:
                     await self._await_commit(self._commit_in_task, batch)
+        except BaseException:
+            for pending in batch:
+                pending.error = StoreError("the commit was interrupted")
+            raise
         finally:
             self._committing = False
             self._wake_first()
+            for pending in batch:
+                pending.done = True
+                pending.wake()
         if self.seconds is not None:
             self.seconds.add(trio.current_time() - began)
-        for pending in batch:
-            pending.done = True
-            pending.wake()
 
     def _commit_in_thread(self, batch: Sequence[_Pending[SpoolT]]) -> None:
         """Commit the messages of a group, and record the errors of those that are not stored."""

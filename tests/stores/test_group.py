@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
+import signal
+import sys
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from smtp_trio.stores._group import GroupCommit
 from smtp_trio.stores._spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Message(Spool):
@@ -427,3 +429,55 @@ async def test_timeout_at_the_moment_of_the_turn_to_commit(mock_clock: MockClock
         assert isinstance(results.pop("early"), trio.TooSlowError)
         assert results == {"late": None}
         assert disk.groups == [["late"]]
+
+
+class GroupOnNetwork:
+    """An asynchronous commit, whose second call waits for ``proceed`` and then calls ``interrupt``."""
+
+    def __init__(self, interrupt: Callable[[], object]) -> None:
+        self.interrupt = interrupt
+        self.proceed = trio.Event()
+        self.groups: list[list[str]] = []
+        self.group = GroupCommit[Message](dict.fromkeys, commit_in_task=self.commit)
+
+    async def commit(self, messages: Sequence[Message]) -> dict[Message, Exception]:
+        self.groups.append([message.name for message in messages])
+        if len(self.groups) == 1:
+            await self.proceed.wait()
+        else:
+            self.interrupt()
+            await trio.lowlevel.checkpoint()
+        return {}
+
+    async def run(self, results: dict[str, Exception | None]) -> None:
+        """Submit a message, and then two that share a group."""
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(submit, self.group, name, results)
+            await wait_all_tasks_blocked()
+            self.proceed.set()
+
+
+def test_keyboard_interrupt_during_a_commit_ends_the_program_after_the_commit() -> None:
+    results = dict[str, Exception | None]()
+
+    async def main() -> None:
+        await GroupOnNetwork(lambda: signal.raise_signal(signal.SIGINT)).run(results)
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        trio.run(main)
+    assert caught.value.subgroup(KeyboardInterrupt)
+    assert results == dict.fromkeys("abc")
+
+
+def test_commit_that_ends_the_program_leaves_no_session_waiting() -> None:
+    results = dict[str, Exception | None]()
+
+    async def main() -> None:
+        await GroupOnNetwork(sys.exit).run(results)
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        trio.run(main)
+    assert caught.value.subgroup(SystemExit)
+    assert results["a"] is None
+    assert str(results["c"]) == "the commit was interrupted"
