@@ -12,6 +12,7 @@ import os
 import selectors
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -111,11 +112,16 @@ def slowloris(connections: int, server: Address, source: str) -> None:
         time.sleep(max(0.0, began + 1 - time.monotonic()))
 
 
-def reconnect(server: Address, source: str) -> None:
-    """Open and close connections."""
+def reconnect(server: Address, source: str, *, reset: bool) -> None:
+    """Open and close connections.
+
+    :param reset: close them with RST, and not with FIN.
+    """
+    linger = struct.pack("ii", reset, 0)
     while True:
-        with suppress(OSError):
-            connect(server, source).close()
+        with suppress(OSError), connect(server, source) as sock:
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 def tls_context() -> ssl.SSLContext:
@@ -204,7 +210,7 @@ KINDS: dict[str, list[Attack]] = {
     "TLS handshakes, 20 connections": [partial(shake_hands, 20)],
     "large messages, 8 connections": [partial(flood, HELLO, MESSAGE, 8)],
     "2,000 slowloris sessions": [partial(slowloris, 2000)],
-    "connection flood": [reconnect, reconnect],
+    "connection flood": [partial(reconnect, reset=False), partial(reconnect, reset=True)],
 }
 
 
