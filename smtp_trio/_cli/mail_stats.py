@@ -8,8 +8,10 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
+from attrs import asdict
+
 from .._server.log_events import clean
-from ..stores import Store
+from ..stores import NotSupportedError, Store
 from .mail_output import Progress, count_text, flush, size_text, write, write_json
 
 #: Domains that are counted at a time. When there are more, the rarest half is dropped, so that the memory is bounded.
@@ -34,6 +36,10 @@ async def stats(store: Store[Any], options: argparse.Namespace) -> None:
                 count(recipients, entry.recipients)
                 progress.add()
     dead = {group: await count_dead_letters(store, group) for group in options.group or ()}
+    try:
+        groups = await store.groups()
+    except NotSupportedError:
+        groups = None
     if options.json:
         write_json(
             {
@@ -44,6 +50,7 @@ async def stats(store: Store[Any], options: argparse.Namespace) -> None:
                 "sender_domains": dict(senders.most_common(options.top)),
                 "recipient_domains": dict(recipients.most_common(options.top)),
                 "dead_letters": dead,
+                "groups": None if groups is None else {name: asdict(each) for name, each in groups.items()},
             }
         )
     else:
@@ -54,6 +61,9 @@ async def stats(store: Store[Any], options: argparse.Namespace) -> None:
         for title, domains in (("from", senders), ("to", recipients)):
             for domain, number in domains.most_common(options.top):
                 write(f"{title:4}  {number:8}  {clean(domain) or '<>'}")
+        for name, counts in (groups or {}).items():
+            waiting = "unknown" if counts.waiting is None else counts.waiting
+            write(f"group {clean(name)}: waiting {waiting}, in flight {counts.in_flight}, dead {counts.dead}")
         for group, number in dead.items():
             write(f"dead letters of group {group}: {number}")
     flush()

@@ -71,7 +71,8 @@ class WorkerState:
 class StoreNumbers:
     """The numbers of stored and of dropped messages, and of their octets. Those that are expensive to determine are None.
 
-    ``indexed`` is the share of the messages that the search index has, from 0 to 1, or None without an index.
+    ``indexed`` is the share of the messages that the search index has, from 0 to 1, or None without an index. ``groups`` has the
+    messages that each group of consumers has not settled: its ``waiting`` (None if unknown), ``in_flight`` and ``dead``.
     """
 
     messages: int | None = None
@@ -79,6 +80,7 @@ class StoreNumbers:
     dropped: int | None = None
     dropped_octets: int | None = None
     indexed: float | None = None
+    groups: Mapping[str, Mapping[str, int | None]] | None = None
 
 
 @frozen(kw_only=True)

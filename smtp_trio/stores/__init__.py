@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._server.spool import check_path
 from ..protocol.arguments import check_type
-from ._consumer import Consumer, DeadLetter, Delivery
+from ._consumer import Consumer, DeadLetter, Delivery, GroupCounts
 from ._entry import Entry, Stored
 from ._errors import (
     LeaseExpiredError,
@@ -49,6 +49,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "Entry",
+    "GroupCounts",
     "LeaseExpiredError",
     "Maildir",
     "Memory",

@@ -93,6 +93,18 @@ class DeadLetter:
     state: str = ""
 
 
+@frozen(kw_only=True)
+class GroupCounts:
+    """The numbers of messages that a group of consumers has not settled."""
+
+    waiting: int | None
+    """Messages that wait for a consumer, also those that wait for their next attempt; None if the store cannot tell now."""
+    in_flight: int
+    """Messages that a consumer has, and whose lease has not expired."""
+    dead: int
+    """Dead letters."""
+
+
 class Queue(Protocol):
     """The methods of a store that a consumer calls. `Store` describes them."""
 

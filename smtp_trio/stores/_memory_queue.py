@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, define
 
+from ._consumer import GroupCounts
+
 if TYPE_CHECKING:
     from ._consumer import Outcome
 
@@ -81,6 +83,14 @@ class Group:
             work.due = 0 if outcome.uncounted else now + outcome.after
             work.attempts -= outcome.uncounted
         return True
+
+    def counts(self, numbers: Iterable[int], now: float) -> GroupCounts:
+        """Count the messages that are not settled. ``numbers`` are those of the messages in the store, in any order."""
+        works = self.unsettled.values()
+        dead = sum(work.due is None for work in works)
+        in_flight = sum(work.token is not None and work.due is not None and work.due > now for work in works)
+        waiting = sum(number > self.last for number in numbers) + len(works) - dead - in_flight
+        return GroupCounts(waiting=waiting, in_flight=in_flight, dead=dead)
 
     def dead_letters(self) -> Iterator[tuple[int, Work]]:
         """Iterate over the dead letters with the numbers of their messages, from the oldest to the newest."""

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 
 from .._server.threads import run_in_thread
+from ._consumer import GroupCounts
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ._consumer import Outcome
     from ._postgresql_connection import Link
     from ._postgresql_schema import Connection
@@ -98,6 +101,24 @@ REQUEUE = """
 UPDATE queue SET reason = NULL, attempts = 0, due = coalesce(%s::timestamptz, now())
 FROM message_rows WHERE grp = %s AND reason IS NOT NULL AND message = message_rows.id AND uid = ANY(%s)
 """
+# The earlier messages that a new group does not have in its queue yet are counted by their first recipients: with their bodies,
+# the rows of messages are on many more pages.
+COUNTS = """
+SELECT name,
+    coalesce(unsettled - in_flight - dead, 0)
+        + (SELECT count(*) FROM recipients WHERE message > filled AND message <= first AND n = 0),
+    coalesce(in_flight, 0),
+    coalesce(dead, 0)
+FROM groups LEFT JOIN (
+    SELECT grp,
+        count(*) AS unsettled,
+        count(*) FILTER (
+            WHERE reason IS NULL AND token IS NOT NULL AND due > coalesce(%s::timestamptz, now())
+        ) AS in_flight,
+        count(reason) AS dead
+    FROM queue GROUP BY grp
+) AS counts ON grp = name
+"""
 NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, '')"
 
 
@@ -136,6 +157,16 @@ def settle(db: Connection, outcome: Outcome, values: dict[str, Any]) -> bool:
     if db.execute(query, values).rowcount == 1:
         return True
     return db.execute("SELECT 1 FROM message_rows WHERE id = %s", [values["message"]]).fetchone() is None
+
+
+def read_counts(db: Connection, now: datetime | None) -> dict[str, GroupCounts]:
+    """Return the numbers of messages that each group has not settled. ``now`` is None for the time of the server."""
+    with db.transaction():
+        db.execute("SET LOCAL jit = off")  # it takes longer to compile the statement than to execute it
+        rows = db.execute(COUNTS, [now]).fetchall()
+    return {
+        name: GroupCounts(waiting=waiting, in_flight=in_flight, dead=dead) for name, waiting, in_flight, dead in rows
+    }
 
 
 def plain(text: str) -> str:

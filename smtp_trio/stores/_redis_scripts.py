@@ -243,6 +243,44 @@ return found
 """
 )
 
+# The messages that a group has not begun are counted by the server (``lag``, since Redis 7). It is nil while the number is
+# unknown, because one of them was removed. Of those that were begun, ``due`` has the ones that are not settled, and the list
+# of pending entries tells which of these a consumer has; `due` then tells whether the lease has expired.
+#
+#: Count the messages that groups have not settled. ARGV: time. Returns for each group its name, those that wait (-1 if that
+#: is unknown), those in flight, and dead letters.
+COUNTS = (
+    FUNCTIONS
+    + """
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err then
+  if string.find(groups.err, 'no such key', 1, true) then return {} end
+  return groups
+end
+local found = {}
+for _, fields in ipairs(groups) do
+  local info = {}
+  for i = 1, #fields, 2 do info[fields[i]] = fields[i + 1] end
+  local group, flight = info.name, 0
+  for _, pair in ipairs(redis.call('XPENDING', KEYS[1], group)[4] or {}) do
+    local start = '-'
+    while pair[1] ~= 'waiting' and start do
+      local pending = redis.call('XPENDING', KEYS[1], group, start, '+', 1000, pair[1])
+      for _, entry in ipairs(pending) do
+        local due = redis.call('ZSCORE', group_key(group, 'due'), entry[1])
+        if due and tonumber(due) > tonumber(ARGV[1]) then flight = flight + 1 end
+      end
+      start = #pending == 1000 and '(' .. pending[1000][1]
+    end
+  end
+  local begun = redis.call('ZCARD', group_key(group, 'due'))
+  local waiting = info.lag and info.lag + begun - flight or -1
+  table.insert(found, {group, waiting, flight, redis.call('ZCARD', group_key(group, 'dead'))})
+end
+return found
+"""
+)
+
 #: Make dead letters due. ARGV: group, time, ids. Returns how many there were.
 REQUEUE = (
     FUNCTIONS

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from ._consumer import GroupCounts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -76,6 +78,15 @@ REQUEUE = """
 UPDATE deliveries SET due = 0, attempts = 0, reason = NULL
 WHERE message = (SELECT id FROM message_rows WHERE uid = ?) AND consumer_group = ? AND due IS NULL
 """
+# The unary plus makes SQLite count in the index of ``uid``, which has all ids on few pages; those of the table also have bodies.
+COUNTS = """
+SELECT name, coalesce(unsettled - in_flight - dead, 0) + (SELECT count(*) FROM message_rows WHERE +id > last),
+    coalesce(in_flight, 0), coalesce(dead, 0)
+FROM consumer_groups LEFT JOIN (
+    SELECT consumer_group, count(*) AS unsettled, sum(token IS NOT NULL AND due > ?) AS in_flight, sum(due IS NULL) AS dead
+    FROM deliveries GROUP BY consumer_group
+) ON consumer_group = name
+"""
 
 
 def is_due(db: sqlite3.Connection, group: str, now: float) -> bool:
@@ -123,6 +134,14 @@ def settle(db: sqlite3.Connection, group: str, uid: str, token: str, outcome: Ou
     else:
         settled = db.execute(DEAD, [outcome.state, outcome.reason, *key]).rowcount == 1
     return settled or db.execute("SELECT 1 FROM message_rows WHERE uid = ?", [uid]).fetchone() is None
+
+
+def read_counts(db: sqlite3.Connection, now: float) -> dict[str, GroupCounts]:
+    """Return the numbers of messages that each group has not settled."""
+    rows = db.execute(COUNTS, [now]).fetchall()
+    return {
+        name: GroupCounts(waiting=waiting, in_flight=in_flight, dead=dead) for name, waiting, in_flight, dead in rows
+    }
 
 
 def requeue(db: sqlite3.Connection, group: str, uids: Iterable[str]) -> int:

@@ -46,7 +46,8 @@ MISSING: tuple[Sequence[str], ...] = (
     ),
     (
         "CREATE TEMP TABLE headers (message INTEGER PRIMARY KEY, subject TEXT, date TEXT)",
-        "CREATE TEMP TABLE deliveries (message, consumer_group, due, attempts, state, reason)",
+        "CREATE TEMP TABLE consumer_groups (name, last)",
+        "CREATE TEMP TABLE deliveries (message, consumer_group, due, attempts, token, state, reason)",
     ),
 )
 

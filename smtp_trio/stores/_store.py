@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from .._types import Envelope
     from ..protocol import Rcpt
     from ..protocol.replies import Reply
-    from ._consumer import Claim, DeadLetter, Outcome
+    from ._consumer import Claim, DeadLetter, GroupCounts, Outcome
     from ._entry import Stored
 
 #: A message that may fulfil a query, and whether it is known that it does.
@@ -444,6 +444,14 @@ class Store(Hooks, Generic[SpoolT]):
     async def requeue(self, group: str, ids: Iterable[str]) -> int:
         """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
         raise self._not_supported("be consumed")
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        """Return how many messages each group of consumers has not settled, by its name.
+
+        A group exists from its first delivery on. Raises `NotSupportedError` if the store cannot count them without reading
+        its messages.
+        """
+        raise self._not_supported("count the messages of groups")
 
     # --- hooks:
 

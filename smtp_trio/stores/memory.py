@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .._server.memory import Keeper
     from .._server.session import Session
-    from ._consumer import Outcome
+    from ._consumer import GroupCounts, Outcome
     from ._store import Selected
 
 # The limits of memory
@@ -272,6 +272,12 @@ class Memory(Store["MemorySpool"]):
         count = self._groups.get(group, Group()).requeue(self._numbers_of(ids))
         self._waiting.unpark_all()
         return count
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        """Return how many messages each group of consumers has not settled, by its name."""
+        await trio.lowlevel.checkpoint()
+        now = self.clock()
+        return {name: group.counts(self._items, now) for name, group in self._groups.items()}
 
 
 class MemorySpool(Spool):

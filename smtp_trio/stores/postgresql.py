@@ -22,7 +22,7 @@ from ._entry import HEADER_OCTETS, Entry, Stored, read_header
 from ._errors import MessageNotFoundError, StoreError
 from ._outage import Outage
 from ._postgresql_connection import Link, Watchdog, store_error
-from ._postgresql_queue import CHANNEL, DEAD_LETTERS, NOTIFY, REQUEUE, Listener, claim, plain, settle
+from ._postgresql_queue import CHANNEL, DEAD_LETTERS, NOTIFY, REQUEUE, Listener, claim, plain, read_counts, settle
 from ._postgresql_schema import LOCK_STORE, check_tables, guarantee, prepare_tables, settings_of, weakness
 from ._query import Query, as_query
 from ._spool import Spool
@@ -31,7 +31,7 @@ from ._store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
-    from ._consumer import Outcome
+    from ._consumer import GroupCounts, Outcome
     from ._postgresql_schema import Connection
     from ._store import Selected
 
@@ -382,6 +382,10 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         if number:
             await self._read(lambda db: db.execute(NOTIFY, [CHANNEL + self.schema]))
         return number
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        """Return how many messages each group of consumers has not settled, by its name."""
+        return await self._read(partial(read_counts, now=self._moment()))
 
 
 class PostgreSQLSpool(Spool):

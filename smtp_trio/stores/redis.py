@@ -21,7 +21,7 @@ from coredis.exceptions import AuthenticationError
 
 from ..protocol.arguments import check_items, check_number, check_type
 from . import _redis_scripts as scripts
-from ._consumer import Claim, DeadLetter, Outcome
+from ._consumer import Claim, DeadLetter, GroupCounts, Outcome
 from ._entry import HEADER_OCTETS, Entry, Stored
 from ._errors import MessageNotFoundError, StoreError, StoreFullError, UnusableStoreError
 from ._group import GroupCommit
@@ -468,6 +468,14 @@ class Redis(Store["RedisSpool"]):
         for n in range(0, len(found), PAGE):
             count += (await self._script(scripts.REQUEUE, group, repr(self.clock()), *found[n : n + PAGE]))[0]
         return count
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        """Return how many messages each group of consumers has not settled, by its name."""
+        [found] = await self._script(scripts.COUNTS, repr(self.clock()))
+        return {
+            name.decode(): GroupCounts(waiting=None if waiting < 0 else waiting, in_flight=in_flight, dead=dead)
+            for name, waiting, in_flight, dead in found
+        }
 
 
 class RedisSpool(TaskSpool):

@@ -31,7 +31,7 @@ from ._query import Query, as_query
 from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
 from ._sqlite_index import Index
 from ._sqlite_plan import Plan
-from ._sqlite_queue import claim, is_due, requeue, settle
+from ._sqlite_queue import claim, is_due, read_counts, requeue, settle
 from ._sqlite_reading import (
     COMPARISONS,
     PAGE,
@@ -53,7 +53,7 @@ from ._store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
-    from ._consumer import DeadLetter
+    from ._consumer import DeadLetter, GroupCounts
     from ._entry import Entry, Stored
     from ._spool import T
     from ._sqlite_queue import Claimed
@@ -637,3 +637,7 @@ class SQLite(Store["SQLiteSpool"]):
         """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
         check_name(group, "group")
         return await self._write(partial(requeue, group=group, uids=check_items(ids, "ids", str)), announce=True)
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        """Return how many messages each group of consumers has not settled, by its name."""
+        return await self._read(partial(read_counts, now=self.clock()))

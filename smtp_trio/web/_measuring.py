@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
+from attrs import asdict
 
 from .._server.snapshot import Snapshot, StoreNumbers, observe
 from ..stores import Memory, NotSupportedError, StoreError
@@ -40,6 +41,16 @@ async def indexed(store: Store[Any]) -> float | None:
         return None
 
 
+async def group_counts(store: Store[Any]) -> dict[str, dict[str, int | None]] | None:
+    """Return the numbers of messages that wait in each group of consumers, or None if the store cannot count them."""
+    try:
+        with trio.move_on_after(COUNT_TIME):
+            return {name: asdict(counts) for name, counts in (await store.groups()).items()}
+    except (NotSupportedError, StoreError):
+        pass
+    return None
+
+
 class StoreGauge:
     """A reader of the numbers of a store, which caches those that take time."""
 
@@ -47,6 +58,7 @@ class StoreGauge:
         self._store = store
         self._messages: int | None = None
         self._indexed: float | None = None
+        self._groups: dict[str, dict[str, int | None]] | None = None
         self._next = -math.inf  # the time of the next count, by `trio.current_time`
 
     async def read(self) -> StoreNumbers:
@@ -58,12 +70,14 @@ class StoreGauge:
                 octets=store.octets_used,
                 dropped=store.dropped,
                 dropped_octets=store.dropped_octets,
+                groups=await group_counts(store),
             )
         if (began := trio.current_time()) >= self._next:
             self._next = began + COUNT_INTERVAL  # set before counting, so that concurrent requests do not count as well
             self._messages, self._indexed = await self._count(), await indexed(store)
+            self._groups = await group_counts(store)
             self._next = began + max(COUNT_INTERVAL, COUNT_FRACTION * (trio.current_time() - began))
-        return StoreNumbers(messages=self._messages, indexed=self._indexed)
+        return StoreNumbers(messages=self._messages, indexed=self._indexed, groups=self._groups)
 
     async def _count(self) -> int | None:
         try:

@@ -28,8 +28,8 @@ from ._statistics_api import numbers
 # A request for the metrics takes a `Snapshot` and reads all values from it. The table METRICS has one row for each metric, and
 # so has docs/metrics.rst (a test compares them).
 #
-# The values of labels are defined by the program: stages, reply codes, and names of hooks, limits and TLS versions. Clients
-# cannot choose any of them, so the number of time series is bounded.
+# The values of labels are defined by the program: stages, reply codes, and names of hooks, limits and TLS versions; and by
+# those that consume the messages: names of groups. Clients cannot choose any of them, so the number of time series is bounded.
 
 Value = float | Distribution
 #: The values of a metric by the values of its labels. Unknown values are left out.
@@ -84,6 +84,17 @@ def optional(number: float | None) -> Values:
 def stored(name: str) -> Callable[[Snapshot], Values]:
     """Return a function that reads a number of `StoreNumbers`."""
     return lambda snapshot: optional(getattr(snapshot.store, name, None))
+
+
+def unsettled(snapshot: Snapshot) -> Values:
+    """Return the numbers of messages that groups of consumers have not settled, without those that are unknown."""
+    groups = (snapshot.store and snapshot.store.groups) or {}
+    return {
+        (group, state): number
+        for group, counts in groups.items()
+        for state, number in counts.items()
+        if number is not None
+    }
 
 
 def relayed(name: str) -> Callable[[Snapshot], Values]:
@@ -218,6 +229,13 @@ METRICS: tuple[Metric, ...] = (
         kind="gauge",
         text="The share of the messages that the search index has, from 0 to 1; only of a store with an index.",
         read=stored("indexed"),
+    ),
+    Metric(
+        name="store_group_messages",
+        kind="gauge",
+        text="Messages that a group of consumers has not settled: waiting, in_flight or dead.",
+        labels=("group", "state"),
+        read=unsettled,
     ),
     Metric(
         name="relay_relayed",

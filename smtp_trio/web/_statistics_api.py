@@ -120,6 +120,18 @@ STATISTICS: Schema = record(
                 "dropped": described(optional(NUMBER), "Messages that were dropped to make room"),
                 "dropped_octets": described(optional(NUMBER), "Their octets"),
                 "indexed": INDEXED,
+                "groups": {
+                    "type": ["object", "null"],
+                    "additionalProperties": record(
+                        {
+                            "waiting": described(optional(NUMBER), "Those that wait for a consumer; null if unknown"),
+                            "in_flight": described(NUMBER, "Those that a consumer has"),
+                            "dead": described(NUMBER, "Dead letters"),
+                        }
+                    ),
+                    "description": "The messages that each group of consumers has not settled; null if the store cannot "
+                    "count them",
+                },
                 "waiting": described(NUMBER, "Messages that wait for their commit"),
             }
         ),

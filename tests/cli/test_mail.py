@@ -296,7 +296,11 @@ def test_dead_letters(cli: Cli) -> None:
     assert (letter["reason"], letter["attempts"], letter["id"] in cli.ids) == ("no\x07route", 1, True)
     assert cli.json("list", "--dead", "default") == [letter]
     assert cli("dead", "--limit=1")[0].endswith("  attempts: 1  reason: no?route\n")
-    assert cli.json("stats", "--group=default")[0]["dead_letters"] == {"default": 1}
+    (numbers,) = cli.json("stats", "--group=default")
+    assert numbers["dead_letters"] == {"default": 1}
+    counted = not cli.url.startswith("maildir:")
+    assert numbers["groups"] == ({"default": {"waiting": 2, "in_flight": 0, "dead": 1}} if counted else None)
+    assert ("group default: waiting 2, in flight 0, dead 1\n" in cli("stats")[0]) == counted
     assert cli("retry", "none", code=1) == (
         "requeued 0 messages\n", "smtp-trio: error: 1 of 1 are not dead letters of group default\n"
     )  # fmt: skip

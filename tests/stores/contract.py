@@ -39,6 +39,8 @@ class Kind:
     """The number of consumers at a time: 2 for any number, 1, or 0 if the store cannot be consumed."""
     dead_letters: bool = True
     """True if the store has dead letters that can be read and delivered again."""
+    counts: bool = True
+    """True if the store has `groups`."""
 
     @contextmanager
     def program(self, directory: Path) -> Iterator[str]:
@@ -75,10 +77,12 @@ class SQLiteKind(Kind):
 class MaildirKind(Kind):
     scheme = "maildir"
     consumers = 1
+    counts = False
 
 
 class RecipientMaildirsKind(Kind):
     consumers = 0
+    counts = False
 
     @asynccontextmanager
     async def open(self, program: str, number: int) -> AsyncIterator[Store[Any]]:

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from smtp_trio._server.log_events import Entry
 from smtp_trio.protocol.extensions import STANDARD, BinaryMime
-from smtp_trio.stores import LeaseExpiredError, MessageNotFoundError, NotSupportedError, StoreError
+from smtp_trio.stores import GroupCounts, LeaseExpiredError, MessageNotFoundError, NotSupportedError, StoreError
 from smtp_trio.testing import open_memory_server
 
 from . import webhook_kind  # noqa: F401 -- adds a kind
@@ -63,6 +63,12 @@ def consumed(kind: Kind, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
+def counted(kind: Kind) -> None:
+    if not kind.counts:
+        pytest.skip("the store does not count the messages of groups")
+
+
+@pytest.fixture
 def with_dead_letters(kind: Kind, consumed: None) -> None:
     if not kind.dead_letters:
         pytest.skip("the store has no dead letters")
@@ -71,6 +77,7 @@ def with_dead_letters(kind: Kind, consumed: None) -> None:
 reads = pytest.mark.usefixtures("readable")
 consumes = pytest.mark.usefixtures("consumed")
 buries = pytest.mark.usefixtures("with_dead_letters")
+counts = pytest.mark.usefixtures("counted")
 
 
 def consumers(count: int) -> pytest.MarkDecorator:
@@ -377,6 +384,9 @@ async def test_store_that_cannot_be_read_or_consumed_says_so(store: Store[Any], 
     if not kind.consumers:
         with pytest.raises(NotSupportedError):
             await receive(store)
+    if not kind.counts:
+        with pytest.raises(NotSupportedError):
+            await store.groups()
 
 
 # --- consumers
@@ -606,6 +616,45 @@ async def test_dead_letter_of_a_removed_message(store: Store[Any], kind: Kind) -
     assert await claim(store) is None
     await kind.pass_time(store, 1000)
     assert await claim(store) is None
+
+
+@counts
+async def test_groups_count_what_they_have_not_settled(store: Store[Any], kind: Kind) -> None:
+    """A group is counted from its first delivery on."""
+    assert await store.groups() == {}
+    ids = [await put(store) for _ in range(7)]
+    assert await store.groups() == {}
+    deliveries = [await receive(store, "one", lease=60) for _ in range(5)]
+    assert await store.groups() == {"one": GroupCounts(waiting=2, in_flight=5, dead=0)}
+
+    await deliveries[0].ack()
+    await deliveries[1].fail("x")
+    await deliveries[2].retry(after=1000)
+    await receive(store, "two.b_c-d", lease=120)
+    expected = {
+        "one": GroupCounts(waiting=3, in_flight=2, dead=1),
+        "two.b_c-d": GroupCounts(waiting=6, in_flight=1, dead=0),
+    }
+    assert await store.groups() == expected
+    await kind.pass_time(store, 61)
+    expected["one"] = GroupCounts(waiting=5, in_flight=0, dead=1)
+    assert await store.groups() == expected
+
+    assert await store.requeue("one", ids[1:2]) == 1
+    await store.remove([ids[0], ids[2]])
+    assert (await store.groups())["one"] == GroupCounts(waiting=5, in_flight=0, dead=0)
+    for _ in range(5):
+        await (await receive(store, "one")).ack()
+    assert (await store.groups())["one"] == GroupCounts(waiting=0, in_flight=0, dead=0)
+
+
+@counts
+async def test_counts_after_the_last_message(store: Store[Any]) -> None:
+    for _ in range(3):
+        await put(store)
+        async with await receive(store, remove=True):
+            assert await store.groups() == {"default": GroupCounts(waiting=0, in_flight=1, dead=0)}
+    assert await store.groups() == {"default": GroupCounts(waiting=0, in_flight=0, dead=0)}
 
 
 @buries

@@ -20,7 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import smtp_trio
 from smtp_trio import stores
-from smtp_trio.stores import MessageNotFoundError, StoreError, StoreFullError, _redis_engine
+from smtp_trio.stores import GroupCounts, MessageNotFoundError, StoreError, StoreFullError, _redis_engine
 from smtp_trio.stores._errors import UnusableStoreError
 from smtp_trio.stores.redis import Redis
 from smtp_trio.testing import open_memory_server
@@ -642,6 +642,24 @@ local names = {}
 for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do table.insert(names, each[2]) end
 return table.concat(names, ' ')
 """
+
+
+@pytest.mark.interop
+async def test_messages_that_wait_are_unknown_after_a_removal(server: RedisServer) -> None:
+    """Redis does not count then; when the group has had all that were stored before, it does again."""
+    async with stores.open(server.url) as store:
+        assert await store.groups() == {}
+        assert keys(server) == []
+        ids = [await put(store) for _ in range(4)]
+        first = await receive(store)
+        assert await store.groups() == {"default": GroupCounts(waiting=3, in_flight=1, dead=0)}
+        await store.remove([ids[2]])
+        assert await store.groups() == {"default": GroupCounts(waiting=None, in_flight=1, dead=0)}
+        await first.ack()
+        for _ in range(2):
+            await (await receive(store)).ack()
+        await put(store)
+        assert await store.groups() == {"default": GroupCounts(waiting=1, in_flight=0, dead=0)}
 
 
 @pytest.mark.interop

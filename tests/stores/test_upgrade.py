@@ -91,6 +91,7 @@ async def test_reading_does_not_upgrade_a_database(tmp_path: Path, version: int)
         assert subjects([each async for each in store.entries()]) == SUBJECTS[version]
         assert subjects([await store.get(uid) for uid, _ in SUBJECTS[version]]) == SUBJECTS[version]
         assert [each async for each in store.dead_letters()] == []
+        assert await store.groups() == {}
     assert path.read_bytes() == content
 
     async with stores.open(f"sqlite:{path}", create=False) as store:

@@ -32,6 +32,7 @@ class WebhookKind(Kind):
     readable = False
     consumers = 0
     dead_letters = False
+    counts = False
 
     @contextmanager
     def program(self, directory: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from helpers import NAME, connected
@@ -12,7 +13,7 @@ from smtp_trio import Pool, Reply, Server, Session
 from smtp_trio.policies import Layer
 from smtp_trio.protocol import Rcpt
 from smtp_trio.relay import Relay
-from smtp_trio.stores import Memory, SQLite
+from smtp_trio.stores import GroupCounts, Maildir, Memory, SQLite, Store
 from smtp_trio.web import app
 
 from .helpers import client
@@ -70,6 +71,36 @@ async def test_the_numbers_of_a_dialogue_are_exposed(tmp_path: Path) -> None:
     assert 0 < during["memory_bytes",] < during["memory_limit_bytes",]
     assert after["sessions_open",] == after["memory_bytes",] == 0
     assert after["session_seconds_count",] == after["session_seconds_bucket", "+Inf"] == 1
+
+
+class Ahead(Memory):
+    """A store that does not know how many messages wait."""
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        return {"default": GroupCounts(waiting=None, in_flight=2, dead=3)}
+
+
+async def test_the_messages_of_groups_are_exposed(tmp_path: Path) -> None:
+    async with SQLite(tmp_path / "mail.db") as store:
+        for _ in range(3):
+            await store.add(b"Subject: x\r\n\r\n", "me@example.net", ["you@example.org"])
+        await (await anext(store.consume("tickets"))).fail("x")
+        found = await scrape_one(store)
+    assert (found["waiting"], found["in_flight"], found["dead"]) == (2, 0, 1)
+    assert await scrape_one(Ahead()) == {"in_flight": 2, "dead": 3}
+    assert await scrape_one(Maildir(tmp_path / "mail")) == {}
+
+
+async def scrape_one(store: Store[Any]) -> dict[str, float]:
+    """Return the numbers of the messages of the only group, by their state, which the page and the JSON API show, too."""
+    async with client(app(Server(store), store)) as http:
+        found = {key[2]: value for key, value in (await scrape(http)).items() if key[0] == "store_group_messages"}
+        groups = (await http.get("/api/statistics")).json()["store"]["groups"]
+        page = (await http.get("/status")).text
+    for counts in (groups or {}).values():
+        assert {state: number for state, number in counts.items() if number is not None} == found
+    assert (f"{found['dead']:.0f} dead" in page) if found else (groups is None and " dead" not in page)
+    return found
 
 
 async def test_the_numbers_of_a_relay_are_exposed() -> None:
