@@ -195,10 +195,11 @@ def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def exit_code(report: Report) -> int:
-    """Return 1 if a case failed, 2 if one could not be tried, and otherwise 0."""
+    """Return 1 if a case failed, 2 if one could not be tried, or none because the server refuses sessions, otherwise 0."""
     if report.count(Outcome.FAILED):
         return 1
-    return 2 if report.count(Outcome.ERROR) else 0
+    refused = bool(report.refusal) and not report.count(Outcome.PASSED)
+    return 2 if refused or report.count(Outcome.ERROR) else 0
 
 
 def choose(options: argparse.Namespace, requirements: Sequence[Requirement]) -> list[Requirement]:

@@ -54,6 +54,8 @@ class Report:
     results: Sequence[Result]
     seconds: float
     greeting: str | None = None
+    refusal: str = ""
+    """Why the server could not be tested, if its greeting refuses all sessions."""
     extensions: Mapping[str, str] | None = None
     """The extensions in the reply to EHLO, for a server."""
     tls_extensions: Mapping[str, str] | None = None

@@ -106,6 +106,7 @@ async def check_server(
         results=results,
         seconds=trio.current_time() - begin,
         greeting=profile.greeting,
+        refusal=profile.refusal if profile.refused_with else "",
         extensions=profile.plain,
         tls_extensions=profile.secure,
     )

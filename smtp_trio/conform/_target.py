@@ -195,8 +195,8 @@ class ServerProfile:
     route: Route = Route()
     refusal: str = ""
     """Why no message can be sent, or an empty string."""
-    refuses_sessions: bool = False
-    """True if the greeting is 554: only QUIT can follow (RFC 5321 3.1)."""
+    refused_with: str = ""
+    """The code of the greeting if it is one of `REFUSALS`."""
 
     def offered(self, stage: Stage) -> Mapping[str, str]:
         """Return what is offered in a stage."""
@@ -212,6 +212,12 @@ class ServerProfile:
 
 #: The greatest limit of SIZE for cases that need ``SIZE n`` or ``SIZE small``: the latter send as much.
 SIZES = {"n": inf, "small": 2 * 1024 * 1024}
+#: The greetings after which no mail is accepted, by their code. After 554 only QUIT can follow (RFC 5321 3.1), which some cases
+#: are about. A host that never accepts mail sends 521, and may close the connection at once (RFC 7504 3).
+REFUSALS = {
+    "554": "the server refuses sessions: ",
+    "521": "the server never accepts mail (RFC 7504 3), so nothing can be tested: ",
+}
 #: The need of cases about sessions that the server refuses with its greeting.
 REFUSED_SESSION = "554 greeting"
 #: The need of cases for LMTP only. With ``skip if``, these are cases that do not apply to it.
@@ -225,7 +231,7 @@ TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
 def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
     """Return why a case cannot be tried, or an empty string."""
-    if profile.refuses_sessions and REFUSED_SESSION not in case.needs:
+    if profile.refused_with and f"{profile.refused_with} greeting" not in case.needs:
         return profile.refusal
     if case.stage is Stage.SECURE and profile.secure is None:
         return profile.tls_problem or "TLS is not possible"
@@ -241,7 +247,7 @@ def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
         "unencrypted connection": not (profile.route.tls or target.implicit_tls),
         "MAIL without AUTH": not profile.route.auth,
         "working STARTTLS": profile.secure is not None,
-        REFUSED_SESSION: profile.refuses_sessions,
+        REFUSED_SESSION: profile.refused_with == "554",
         LMTP: target.lmtp,
         "--burl": target.burl is not None,
         PROXY_PROTOCOL: target.proxy_protocol and not target.implicit_tls,
@@ -324,9 +330,8 @@ async def survey(target: Target) -> ServerProfile:
         UnreachableError: The server cannot be reached, limits the rate of this host, or does not use SMTP.
     """
     greeting, plain = await _look(target)
-    if greeting.startswith("554"):
-        refusal = f"the server refuses sessions: {greeting}"
-        return ServerProfile(greeting=greeting, plain={}, refusal=refusal, refuses_sessions=True)
+    if (code := greeting[:3]) in REFUSALS:
+        return ServerProfile(greeting=greeting, plain={}, refusal=REFUSALS[code] + greeting, refused_with=code)
     secure: Mapping[str, str] | None = plain if target.implicit_tls else None
     tls_problem = "" if secure is not None else "STARTTLS is not offered"
     if "STARTTLS" in plain:
@@ -363,7 +368,7 @@ async def _look(target: Target, *, tls: bool = False, login: bool = False) -> tu
         with trio.fail_after(target.timeout):
             connection = await target.connect()
             greeting = await connection.read_reply()
-            if greeting.code == "554":
+            if greeting.code in REFUSALS:
                 return str(greeting), {}
             if greeting.code != "220":
                 raise UnreachableError(f"expected a 220 greeting, got {greeting}")

@@ -54,6 +54,8 @@ class TextReport:
             self._write("\n" + self._paint("1", "Not passed"))
             for result in unsuccessful:
                 self._write(self._line(result))
+        if report.refusal:
+            self._write("\n" + textwrap.fill(f"{report.refusal[0].upper()}{report.refusal[1:]}", WIDTH))
         if (limited := report.rate_limited) is not None:
             note = f"{limited.reason[0].upper()}{limited.reason[1:]} (first in {limited.requirement.id}). {ADVICE.capitalize()}."
             self._write("\n" + textwrap.fill(note, WIDTH))

@@ -95,6 +95,27 @@ async def test_failure_has_exit_code_1_and_shows_the_session(tmp_path: Path) -> 
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize(("code", "tried"), [("554", 1), ("521", 0)])
+async def test_server_that_refuses_sessions(code: str, tried: int, tmp_path: Path) -> None:
+    """The reason is in the report, also with --quiet. The exit code is 2 if nothing could be tested."""
+
+    async def refuse(stream: trio.abc.Stream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await answer_250(stream, greeting=f"{code} mx.test Go away\r\n".encode())
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, refuse, [listener])
+        address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        for only, count in (("ehlo", 0), ("connection.refused-quit", tried)):
+            status, out, err = await run(*CONFORM, address, "--quiet", "--only", only, cwd=tmp_path)
+            assert (status, err) == (0 if count else 2, "")
+            assert f"{code} mx.test Go away" in out
+            assert f": {count} passed, 0 failed, " in out
+        nursery.cancel_scope.cancel()
+
+
 async def test_lmtp_at_a_unix_socket(short_path: Path) -> None:
     """RFC 2033."""
     async with running("-m", "smtp_trio", "serve", "--lmtp", cwd=short_path) as server:

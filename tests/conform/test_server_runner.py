@@ -381,8 +381,8 @@ async def test_refused_connection(autojump_clock: trio.testing.MockClock) -> Non
     ("server", "reason"),
     [
         (
-            lambda stream: answer_250(stream, greeting=b"521 mx.test no\r\n"),
-            "expected a 220 greeting, got 521 mx.test no",
+            lambda stream: answer_250(stream, greeting=b"250 mx.test\r\n"),
+            "expected a 220 greeting, got 250 mx.test",
         ),
         (lambda stream: answer_250(stream, greeting=b"SSH-2.0-x\r\n"), "received an invalid reply: SSH-2.0-x"),
         (close_at_once, "the peer closed the connection"),
@@ -424,6 +424,20 @@ async def test_only_quit_is_awaited_after_a_554_greeting(autojump_clock: trio.te
     ]
     report = await run_cases(answer_250, quit_first)
     assert [(result.outcome, result.reason) for result in report.results] == [(Outcome.SKIPPED, "needs 554 greeting")]
+
+
+async def test_no_case_is_tried_after_a_521_greeting(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 7504 3: the host never accepts mail, and may close the connection."""
+
+    async def closes(stream: Stream) -> None:
+        await stream.send_all(b"521-mx.test\r\n521 Host does not accept mail\r\n")
+
+    report = await run_cases(closes, NOOP, case("needs: 554 greeting", "C: QUIT", "S: 221", after="connect"))
+    assert [result.outcome for result in report.results] == [Outcome.SKIPPED] * 2
+    assert {result.reason for result in report.results} == {report.refusal}
+    assert report.refusal.startswith(
+        "the server never accepts mail (RFC 7504 3), so nothing can be tested: 521-mx.test"
+    )
 
 
 # --- invariants, and simultaneous cases -------------------------------------------------------------------------------
