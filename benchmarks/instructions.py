@@ -143,33 +143,16 @@ def by_version(load: Load) -> dict[str, Contender]:
 #: What the contenders of `by_version` are compared with.
 SAME_VERSION = {f"floor, Python {version}": f"smtp_trio, Python {version}" for version in VERSIONS}
 
+sending_messages = functools.partial(Case, amount=200, short=20, unit=UNIT, rounds=1)
+
 CASES = [
-    Case(
-        name="a server: 1 KiB, kept connections",
-        contenders=by_version(Load()),
-        compared=SAME_VERSION,
-        amount=200,
-        short=20,
-        unit=UNIT,
-        rounds=1,
-    ),
-    Case(
+    sending_messages(name="a server: 1 KiB, kept connections", contenders=by_version(Load()), compared=SAME_VERSION),
+    sending_messages(
         name="a server: 1 KiB, one connection per message",
         contenders=by_version(Load(reconnect=True)),
         compared=SAME_VERSION,
-        amount=200,
-        short=20,
-        unit=UNIT,
-        rounds=1,
     ),
-    Case(
-        name="a client: 1 KiB, kept connections",
-        contenders={name: client(name) for name in CLIENTS},
-        amount=200,
-        short=20,
-        unit=UNIT,
-        rounds=1,
-    ),
+    sending_messages(name="a client: 1 KiB, kept connections", contenders={name: client(name) for name in CLIENTS}),
     Case(
         name="a start",
         contenders={

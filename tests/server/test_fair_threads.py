@@ -36,25 +36,26 @@ class Work:
         self._go.release(number)
 
 
-async def test_networks_take_turns() -> None:
+@pytest.mark.parametrize(
+    ("arrived", "begun"),
+    [
+        pytest.param("a1 a2 a3 a4 b1 c1 b2", "a1 a2 b1 c1 a3 b2 a4", id="groups"),
+        # A client with many addresses of one network is no better off than with one.
+        pytest.param(
+            "x1 a(1)1 a(1)2 a(2)1 a(3)1 a(2)2 b1 b2 b3",
+            "x1 a(1)1 b1 a(2)1 b2 a(3)1 b3 a(1)2 a(2)2",
+            id="clients of a group when it is the turn of the group",
+        ),
+    ],
+)
+async def test_turns(arrived: str, begun: str) -> None:
     work = Work()
     async with trio.open_nursery() as nursery:
-        for name in ("a1", "a2", "a3", "a4", "b1", "c1", "b2"):
+        for name in arrived.split():
             nursery.start_soon(work.run, name)
             await wait_all_tasks_blocked()
-        work.finish(7)
-    assert work.begun == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
-
-
-async def test_clients_of_a_group_take_turns_when_it_is_the_turn_of_the_group() -> None:
-    """A client with many addresses of one network is no better off than with one."""
-    work = Work()
-    async with trio.open_nursery() as nursery:
-        for name in ("x1", "a(1)1", "a(1)2", "a(2)1", "a(3)1", "a(2)2", "b1", "b2", "b3"):
-            nursery.start_soon(work.run, name)
-            await wait_all_tasks_blocked()
-        work.finish(9)
-    assert work.begun == ["x1", "a(1)1", "b1", "a(2)1", "b2", "a(3)1", "b3", "a(1)2", "a(2)2"]
+        work.finish(len(arrived.split()))
+    assert work.begun == begun.split()
 
 
 async def test_network_that_comes_later_waits_for_one_computation_of_each_other() -> None:
