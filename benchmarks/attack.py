@@ -137,7 +137,7 @@ def running(name: str, core: int, directory: Path) -> Iterator[int]:
     with pinned(core), log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while True:
             try:
                 socket.create_connection((SERVER, PORT)).close()

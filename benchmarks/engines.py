@@ -147,7 +147,7 @@ def url_of(engine: Engine, env: Environment, *, replicated: bool = False) -> str
 
 def wait_for(engine: Engine, port: int, replicas: int) -> None:
     """Wait until a server accepts queries, and has so many replicas."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not engine.is_ready(port, replicas):
         if time.monotonic() > deadline:
             raise RuntimeError(f"{engine.name} does not get ready with {replicas} replicas")

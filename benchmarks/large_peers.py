@@ -94,7 +94,7 @@ def run(port: int, first: int, count: int, mebibytes: int) -> dict[int, str]:
     sessions = []
     with selectors.DefaultSelector() as selector:
         for number in range(first, first + count):
-            sock = socket.create_connection((HOST, port), timeout=60)
+            sock = socket.create_connection((HOST, port), timeout=600)
             sock.setblocking(False)
             sessions.append(Session(number, blocks, sock))
             selector.register(sock, selectors.EVENT_READ, sessions[-1])

@@ -45,7 +45,7 @@ def idle(server: str) -> Contender:
 
 def open_sessions(stack: ExitStack, port: int, count: int) -> None:
     """Open sessions, send EHLO, and keep them open until the stack is closed."""
-    socks = [stack.enter_context(socket.create_connection((HOST, port), timeout=30)) for _ in range(count)]
+    socks = [stack.enter_context(socket.create_connection((HOST, port), timeout=600)) for _ in range(count)]
     for sock in socks:  # smtp-server waits before its greeting
         read_reply(sock)
     for sock in socks:

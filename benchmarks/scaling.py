@@ -37,8 +37,8 @@ PRIMARY = f"{NETWORK}.100"
 HOSTS = {"client": 1, "balancer": 2, "intake1": 11, "intake2": 12, "engine1": 21, "engine2": 22,
          "consumer1": 31, "consumer2": 32}  # fmt: skip
 CONNECTIONS = 20
-#: Seconds to wait for a program, and for the last messages.
-START_TIMEOUT, DRAIN_TIMEOUT = 60.0, 300.0
+#: Seconds to wait for a program, and for the last messages, also on a machine that is busy.
+START_TIMEOUT, DRAIN_TIMEOUT = 600.0, 600.0
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 
 HAPROXY = """\
@@ -404,7 +404,7 @@ def run(name: str, messages: int, kills: int) -> list[str]:
         this.send()
         for number, kind in enumerate(failures, 1):
             goal = messages * number // (len(failures) + 1)
-            net.wait(partial(this.accepted, goal), "the senders", 600)
+            net.wait(partial(this.accepted, goal), "the senders", 3600)
             began = time.monotonic()
             this.fail(kind)
             print(f"  {kind} killed after {goal} messages; replaced in {time.monotonic() - began:.1f} s", flush=True)

@@ -146,7 +146,7 @@ def start(env: Environment, make: Callable[[Environment, int], list[str]], *on: 
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
     env.stack.callback(process.wait)
     env.stack.callback(process.kill)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection((HOST, port)).close()

@@ -48,7 +48,7 @@ def workers(number: int, store: Callable[[Environment], str], load: Load, *optio
         key = "workers", str(number), url
         if key not in env.processes:
             env.processes[key] = start(env, own_server("command-line", str(number), url, *options), *cores())
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while number > 1 and len(process_tree(env.processes[key].pid)) <= number:
                 assert time.monotonic() < deadline, "the workers did not start"
                 time.sleep(0.02)

@@ -9,6 +9,7 @@ import smtplib
 import ssl
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -97,6 +98,14 @@ class Program:
         await self.client(lambda client: client.sendmail(sender, recipients, message))
 
 
+async def terminate(process: trio.Process) -> None:
+    """Send a program SIGTERM, and SIGKILL when it has not ended in time. Trio waits for five seconds only."""
+    process.terminate()
+    await trio.sleep(TIMEOUT)
+    warnings.warn(f"{process} has not ended {TIMEOUT} seconds after SIGTERM", RuntimeWarning, stacklevel=1)
+    process.kill()
+
+
 @asynccontextmanager
 async def running(
     *arguments: str, cwd: Path, stderr: IO[bytes] | int = subprocess.PIPE, fds: Sequence[int] = ()
@@ -105,13 +114,13 @@ async def running(
     command = [sys.executable, "-u", *arguments]
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
-            pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "pass_fds": fds}
+            pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "pass_fds": fds, "deliver_cancel": terminate}
             process: trio.Process = await nursery.start(
                 partial(trio.run_process, command, check=False, cwd=cwd, **pipes)
             )
             assert process.stdout is not None
             yield Program(process, Output(process.stdout), Output(process.stderr or process.stdout))
-            nursery.cancel_scope.cancel()  # Trio sends SIGTERM, and after five seconds SIGKILL
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -330,7 +330,7 @@ async def test_server_on_a_blocking_socket(capsys: pytest.CaptureFixture[str]) -
             serve(client)
 
     def send(port: int) -> None:
-        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", port, timeout=100) as client:
             assert client.sendmail("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\n.dot\r\n") == {}
             assert client.docmd("FOO")[0] == 500
             client.mail("me@example.net")

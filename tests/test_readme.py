@@ -34,7 +34,7 @@ def test_store_mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mailbox = STORE.run()["Mailbox"](tmp_path / "Maildir")
 
     def send(port: int) -> None:
-        with smtplib.SMTP(HOST, port, timeout=30) as client:
+        with smtplib.SMTP(HOST, port, timeout=100) as client:
             refused = client.sendmail(
                 "me@example.net",
                 ["fred@EXAMPLE.org", "barney@example.org", "Postmaster"],

@@ -77,7 +77,7 @@ async def test_privileged_port(home: Path) -> None:
         pytest.skip("network namespaces cannot be made here")
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, cwd=home)
     assert process.stdout is not None
-    with trio.fail_after(30):
+    with trio.fail_after(100):
         received = b""
         while b"storing" not in received:
             data = await process.stdout.receive_some()

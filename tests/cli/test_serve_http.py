@@ -37,7 +37,7 @@ async def http_serving(*options: str, cwd: Path, store: str = "sqlite:mail.db") 
     http = () if "--http" in options else ("--http", "0")
     async with serving("--store", store, *http, *options, cwd=cwd) as program:
         url = (await program.out.wait_for(r"serving HTTP on (\S+)\n"))[1]
-        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=100) as client:
             yield Served(program, client)
 
 

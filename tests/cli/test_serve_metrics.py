@@ -20,7 +20,7 @@ MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 async def scrape(program: Program) -> dict[str, float]:
     """Return the metrics without labels."""
     url = (await program.out.wait_for(r"serving HTTP on (\S+)\n"))[1]
-    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=100) as http:
         text = (await http.get("/metrics")).text
     families = text_string_to_metric_families(text)
     return {
@@ -50,7 +50,7 @@ async def test_a_scrape_each_second_costs_less_than_one_percent_of_a_core(tmp_pa
         await program.send(ME, [YOU], MESSAGE)
         url = (await program.out.wait_for(r"serving HTTP on (\S+)\n"))[1]
         before = await scrape(program)
-        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=100) as http:
             for _ in range(scrapes):
                 assert (await http.get("/metrics")).status_code == 200
         after = await scrape(program)

@@ -113,7 +113,7 @@ class Senders:
         count = 0
         while not self.done.is_set():
             try:
-                with smtplib.SMTP(HOST, self.program.port, timeout=30) as client:
+                with smtplib.SMTP(HOST, self.program.port, timeout=100) as client:
                     for _ in range(5):
                         count += 1
                         subject = f"{name}-{count}"

@@ -255,5 +255,5 @@ async def test_message_is_sent_before_the_source_yields_the_next(
     replies = OK if session is PIPELINING else OK * 3
     second = GROUPED if session is PIPELINING else CHUNKED
     async with scripted(*session, *first, set_received, replies, *second) as script, script.client() as client:
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             assert kinds(await client.send_many(source())) == [[Accepted], [Accepted]]

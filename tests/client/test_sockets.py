@@ -406,7 +406,7 @@ async def test_reply_before_the_end_of_the_message() -> None:
         await script.rest()
 
     async with scripted(*hello(), *steps, take, pair=sockets) as script, script.client() as client:
-        with trio.fail_after(10), pytest.raises(AllRecipientsRejectedError) as caught:
+        with trio.fail_after(100), pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], endless())
         assert caught.value.reply.code == 552
         assert not client.usable

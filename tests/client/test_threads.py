@@ -271,7 +271,7 @@ async def test_all_threads_of_trio_wait_for_the_client() -> None:
         return trio.from_thread.run(partial(prepare_message, message, eight_bit=True, utf8=True))
 
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             await trio.to_thread.run_sync(in_thread)
     finally:
         limiter.total_tokens = before

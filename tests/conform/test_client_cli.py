@@ -23,7 +23,7 @@ TLS_COMMAND = COMMAND.replace("--tls never", "--tls required --cafile {cafile}")
 SMTPLIB = """
 import smtplib, sys
 host, port, sender, *recipients = sys.argv[1:]
-with smtplib.SMTP(host, int(port), "client.test", timeout=10) as client:
+with smtplib.SMTP(host, int(port), "client.test", timeout=100) as client:
     refused = client.sendmail(sender, recipients, sys.stdin.read())
 sys.exit(bool(refused))
 """

@@ -38,7 +38,7 @@ async def run_adapter(cafile: str, *steps: Step, **call: Any) -> tuple[dict[str,
         await scripts[0].run()
 
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         async with listener, trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             port = listener.socket.getsockname()[1]

@@ -51,7 +51,7 @@ def ports(sink: Path) -> Iterator[dict[str, int]]:
             yield {profile: int(port) for profile, _, port in lines}
         finally:
             server.terminate()
-            assert server.wait(10) == 0
+            assert server.wait(100) == 0
 
 
 @pytest.mark.parametrize("kind", ["maildir", "sqlite"])
@@ -69,7 +69,7 @@ async def test_profile_with_a_store(tmp_path: Path, kind: str) -> None:
                 (stored,) = stored_in(spool)
         finally:
             server.terminate()
-            assert server.wait(60) == 0
+            assert server.wait(100) == 0
     assert (stored.sender, stored.recipients, stored.message) == (
         "a@client.test",
         ("user@example.com",),

@@ -44,7 +44,7 @@ def require(command: str, *arguments: str) -> None:
     path = shutil.which(command, path=PATH)
     if path is None:
         skip_or_fail(f"{command} is not installed")
-    if arguments and subprocess.run([path, *arguments], capture_output=True, check=False, timeout=60).returncode:
+    if arguments and subprocess.run([path, *arguments], capture_output=True, check=False, timeout=240).returncode:
         skip_or_fail(f"`{' '.join((command, *arguments))}` fails")
 
 
@@ -75,7 +75,7 @@ def program(request: pytest.FixtureRequest) -> Program:
 @functools.cache
 def can_make_namespaces() -> bool:
     """Return whether this process may create namespaces, which a container may forbid."""
-    return subprocess.run([*NAMESPACES, "true"], capture_output=True, timeout=30).returncode == 0
+    return subprocess.run([*NAMESPACES, "true"], capture_output=True, timeout=240).returncode == 0
 
 
 def require_server(name: str) -> None:

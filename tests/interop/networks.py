@@ -113,7 +113,7 @@ def network(directory: Path, name_server: str, addresses: Iterable[str]) -> Iter
             ["ip", "link", "set", "lo", "up"],
             *(["ip", "address", "add", f"{address}/32", "dev", "lo"] for address in addresses),
         ):
-            subprocess.run(command, check=True, capture_output=True, env={"PATH": PATH}, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, env={"PATH": PATH}, timeout=240)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(enter).result()

@@ -135,7 +135,7 @@ async def python(submission: Submission) -> Outcome:
         if submission.tls == "implicit":
             client = smtplib.SMTP_SSL(HOST, submission.port, timeout=30, context=context)
         else:
-            client = smtplib.SMTP(HOST, submission.port, timeout=30)
+            client = smtplib.SMTP(HOST, submission.port, timeout=100)
         with client:
             client.ehlo_or_helo_if_needed()
             if submission.tls == "starttls":

@@ -21,7 +21,7 @@ from smtp_trio.stores import read
 from .programs import HOST, PASSWORD, PATH, USER
 from .setups import CURRENT_EXIM, CURRENT_POSTFIX, LMTP_SETUPS, SETUPS, Setup, Workspace
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 240.0
 """Seconds until a server has to send its greeting."""
 POLL = 0.02
 """Seconds between two checks of a condition."""
@@ -67,7 +67,7 @@ class Server:
             process.kill()
             process.wait()
 
-    def received(self, n: int, timeout: float = 60, recipients: int = 1) -> list[bytes]:
+    def received(self, n: int, timeout: float = 240, recipients: int = 1) -> list[bytes]:
         """Wait up to `timeout` seconds for the next `n` messages, and return them in the order in which they came.
 
         Fields and octets that the server has added are removed, and LF that it has stored becomes CRLF. A message is

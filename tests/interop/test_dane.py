@@ -105,7 +105,7 @@ def openssl_accepts(server: Issued, records: list[TlsaRecord], folder: Path) -> 
         command += ["-dane_tlsa_domain", HOST, "-dane_ee_no_namechecks"]
         for record in records:
             command += ["-dane_tlsa_rrdata", str(record)]
-        run = subprocess.run(command, input=b"Q\n", capture_output=True, check=False, timeout=60)
+        run = subprocess.run(command, input=b"Q\n", capture_output=True, check=False, timeout=240)
         thread.join()
     return b"Verification: OK" in run.stdout + run.stderr
 

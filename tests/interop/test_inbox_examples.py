@@ -76,7 +76,7 @@ async def test_django(tmp_path: Path) -> None:
     def send_and_wait(listener: Listener) -> list[str]:
         with utils.override_settings(**settings | {"EMAIL_PORT": listener.port}):
             django.send_mail("Welcome", "Your code is 4711", "shop@example.org", ["bo@example.org"])
-        with urlopen(f"{listener.url}/api/wait?to=bo@example.org&subject=Welcome", timeout=30) as response:
+        with urlopen(f"{listener.url}/api/wait?to=bo@example.org&subject=Welcome", timeout=100) as response:
             return [message["text"].strip() for message in json.load(response)["messages"]]
 
     if not conf.settings.configured:

@@ -66,7 +66,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
 
 @pytest.fixture
 def resolver(address: tuple[str, int]) -> DnsResolver:
-    return DnsResolver([address])
+    return DnsResolver([address], timeout=100)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ RULES = Path(__file__).parents[2] / "contrib" / "prometheus" / "smtp-trio.rules.
 def promtool(*arguments: str, text: bytes = b"") -> tuple[int, bytes]:
     """Run promtool; return its exit code and its output."""
     require("promtool", "--version")
-    result = subprocess.run(["promtool", *arguments], input=text, capture_output=True, check=False, timeout=60)
+    result = subprocess.run(["promtool", *arguments], input=text, capture_output=True, check=False, timeout=240)
     return result.returncode, result.stdout + result.stderr
 
 

@@ -289,7 +289,7 @@ async def test_postfix_and_the_server_match_the_address_of_the_client_again() ->
     """A client that may not use XCLIENT gets 550 from both, although its proxy may."""
 
     def name_two_clients(port: int) -> list[int]:
-        with smtplib.SMTP(ADDRESS, port, timeout=60) as client:
+        with smtplib.SMTP(ADDRESS, port, timeout=100) as client:
             client.ehlo()
             codes = [client.docmd("XCLIENT", "NAME=mail.example.net ADDR=198.51.100.9")[0]]
             client.ehlo()

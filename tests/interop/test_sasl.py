@@ -207,7 +207,7 @@ async def test_scramp_logs_in_through_smtplib(name: str, tmp_path: Path) -> None
     await trio.to_thread.run_sync(partial(set_password, tmp_path / "users", "fred", "secret", kind="scram"))
 
     def converse(port: int) -> None:
-        with smtplib.SMTP(HOST, port, "client.test", timeout=20) as smtp:
+        with smtplib.SMTP(HOST, port, "client.test", timeout=100) as smtp:
             smtp.starttls(context=ssl.create_default_context(cafile=certificates.ca))
             smtp.ehlo()
             assert name in smtp.esmtp_features["auth"].split()
@@ -334,7 +334,9 @@ async def test_secrets_of_other_programs(program: str, name: str, tmp_path: Path
         "gsasl": ["gsasl", "--mkpasswd", "--mechanism", name, "--password", "secret", "--iteration-count", "5000"],
     }
     require(program)
-    made = subprocess.run(commands[program], capture_output=True, text=True, check=True, timeout=60, env={"PATH": PATH})
+    made = subprocess.run(
+        commands[program], capture_output=True, text=True, check=True, timeout=240, env={"PATH": PATH}
+    )
     (tmp_path / "users").write_text(f"fred:{made.stdout}")
     certificates = Certificates(tmp_path)
     users = UsersFile(tmp_path / "users")

@@ -115,7 +115,7 @@ async def test_login(server: Server, tls: Tls) -> None:
 
 
 def test_features_are_those_in_the_setups(server: Server) -> None:
-    with smtplib.SMTP(server.host, server.port, timeout=30) as client:
+    with smtplib.SMTP(server.host, server.port, timeout=100) as client:
         client.ehlo()
         listed = {keyword.upper() for keyword in client.esmtp_features}
 

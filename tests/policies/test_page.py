@@ -40,7 +40,7 @@ async def test_two_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def wait_for_port(port: int) -> None:
     """Wait until the program listens; it has no other means to report it."""
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         while True:
             try:
                 await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()

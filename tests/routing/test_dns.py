@@ -79,9 +79,14 @@ def from_zone(request: Message, tcp: bool, *, authenticated: bool = True, partia
     return reply
 
 
+def patient(server: NameServerOnLoopback) -> DnsResolver:
+    """Return a resolver that waits for the answer of this server also on a machine that is busy."""
+    return DnsResolver([server.address], timeout=100)
+
+
 async def ask(respond: Respond, name: str, type: RecordType) -> Answer:
     async with name_server(respond) as server:
-        return await DnsResolver([server.address]).query(name, type)
+        return await patient(server).query(name, type)
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -137,7 +142,7 @@ async def test_cname_to_a_name_without_records_of_the_type() -> None:
 async def test_cname_record_without_what_its_target_has() -> None:
     """RFC 7672 2.1.3: the query is repeated at the target."""
     async with name_server(lambda request, tcp: from_zone(request, tcp, partial=True)) as server:
-        answer = await DnsResolver([server.address]).query("alias.example", "A")
+        answer = await patient(server).query("alias.example", "A")
     assert (answer.canonical_name, answer.records, answer.secure) == (
         "mx1.example.org",
         ("192.0.2.1", "192.0.2.2"),
@@ -225,7 +230,7 @@ async def test_error_of_the_name_server_is_a_temporary_failure(code: Rcode) -> N
     """RFC 5321 5.1; a bogus answer is SERVFAIL."""
     async with name_server(error(code)) as server:
         with pytest.raises(LookupFailedError) as caught:
-            await DnsResolver([server.address]).query("example.org", "MX")
+            await patient(server).query("example.org", "MX")
     assert (caught.value.temporary, caught.value.name, caught.value.type) == (True, "example.org", "MX")
     assert caught.value.reason == f"127.0.0.1: {code.name}"
     assert len(server.queries) == 1
@@ -256,7 +261,7 @@ async def test_name_that_becomes_too_long_is_a_permanent_failure() -> None:
 async def test_name_that_cannot_be_asked_for(name: str) -> None:
     async with name_server(from_zone) as server:
         with pytest.raises(LookupFailedError) as caught:
-            await DnsResolver([server.address]).query(name, "MX")
+            await patient(server).query(name, "MX")
     assert (caught.value.temporary, server.queries) == (False, [])
 
 
@@ -271,7 +276,7 @@ async def test_loop_of_cname_records_in_several_responses() -> None:
         for name in ("loop.example", "c1.example"):
             server.queries.clear()
             with pytest.raises(LookupFailedError, match="too many CNAME records"):
-                await DnsResolver([server.address]).query(name, "A")
+                await patient(server).query(name, "A")
             assert len(server.queries) == 8
 
 
@@ -349,7 +354,7 @@ async def test_octets_that_are_not_a_response_are_ignored(respond: Respond, auto
 
 async def test_large_response_comes_by_tcp() -> None:
     async with name_server(from_zone) as server:
-        answer = await DnsResolver([server.address]).query("many.example", "A")
+        answer = await patient(server).query("many.example", "A")
     assert len(answer.records) == 2000
     assert [tcp for _, _, tcp in server.queries] == [False, True]
 
@@ -383,7 +388,7 @@ async def test_cancelled_lookup(name: str, autojump_clock: MockClock) -> None:
 
     async with name_server(respond, Silent) as server:
         with trio.move_on_after(3) as scope:
-            await DnsResolver([server.address]).query(name, "A")
+            await patient(server).query(name, "A")
         gc.collect()
     assert scope.cancelled_caught
     assert [tcp for _, _, tcp in server.queries] == ([False, True] if name == "many.example" else [False])
@@ -492,7 +497,7 @@ print({"dns", "cryptography", "httpx2"} & set(sys.modules))
 async def test_route() -> None:
     """All lookups of a domain, over sockets."""
     async with name_server(from_zone) as server:
-        found = await route("example.org", resolver=DnsResolver([server.address]))
+        found = await route("example.org", resolver=patient(server))
     [exchanger] = found.exchangers
     assert (exchanger.name, exchanger.addresses) == ("mx1.example.org", ("2001:db8::1", "192.0.2.1", "192.0.2.2"))
     assert isinstance(exchanger.tls, Dane)
@@ -522,7 +527,7 @@ async def test_lookups_at_the_same_time_are_limited(autojump_clock: MockClock) -
                     await udp.sendto(answer, sender)
 
     async with name_server(from_zone, Slow) as server:
-        resolver = DnsResolver([server.address])
+        resolver = patient(server)
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(resolver.query, "example.org", "MX")

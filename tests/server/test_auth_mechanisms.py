@@ -202,7 +202,7 @@ async def test_login_by_smtplib(name: str) -> None:
     auth_hooks = AuthHooks()
 
     def converse(port: int) -> None:
-        with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+        with smtplib.SMTP("127.0.0.1", port, timeout=100) as client:
             with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
                 client.login("fred", "wrong")
             assert caught.value.smtp_code == 535

@@ -118,7 +118,7 @@ async def test_connections_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch
             async with await trio.open_tcp_stream(*address) as stream:
                 assert (await stream.receive_some()).startswith(b"220 ")
 
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             async with trio.open_nursery() as clients:
                 for _ in range(50):
                     clients.start_soon(greeted)

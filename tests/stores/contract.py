@@ -150,7 +150,7 @@ async def claim(store: Store[Any], group: str = "default", **changes: Any) -> Cl
 
 async def receive(store: Store[Any], group: str = "default", **options: Any) -> Delivery:
     """Return the next delivery for a new consumer of the group."""
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         return await anext(store.consume(group, **options))
 
 

@@ -44,7 +44,7 @@ def run(directory: Path, program: str, *arguments: str) -> None:
     """Run one of the programs, and raise an error with its output if it fails."""
     command = [str(programs() / program), *arguments]
     result = subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, check=False, timeout=60, **as_user()
+        command, cwd=directory, capture_output=True, text=True, check=False, timeout=240, **as_user()
     )
     assert result.returncode == 0, result.stderr
 
@@ -101,7 +101,7 @@ class PostgresServer:
     def wait(self) -> None:
         """Return when the server accepts connections, or is a standby that does."""
         command = [str(programs() / "pg_isready"), "-q", "-U", "postgres", "-d", "postgres", "-h", str(self.directory)]
-        for _ in range(600):
+        for _ in range(4800):
             assert self.process is not None
             assert self.process.poll() is None, (self.directory / "log").read_text()
             if subprocess.run(command, check=False).returncode == 0:
@@ -116,10 +116,10 @@ class PostgresServer:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
-            self.process.wait(60)
+            self.process.wait(240)
             self.process = None
             # After SIGKILL they notice a moment later that it has ended, and another server does not start before that.
-            for _ in range(600):
+            for _ in range(4800):
                 if not any(Path(f"/proc/{child}/exe").exists() for child in children):
                     return
                 time.sleep(0.05)

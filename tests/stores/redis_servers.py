@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
-STARTED, STEP = 60.0, 0.01
+STARTED, STEP = 240.0, 0.01
 
 
 @define
@@ -61,7 +61,7 @@ class RedisServer:
         process, self.process = self.process, None
         if process is not None:
             process.send_signal(number)
-            process.wait(60)
+            process.wait(240)
 
     def ask(self, *words: object) -> str:
         """Return the first line of the reply to a command."""

@@ -431,7 +431,7 @@ async def test_waiting_consumer_gets_the_next_message(store: Store[Any]) -> None
     for n in range(3):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(put, store, b"Subject: %d\r\n\r\n" % n)
-            with trio.fail_after(20):
+            with trio.fail_after(100):
                 async with await anext(consumer) as delivery:
                     assert delivery.stored.subject == str(n)
 

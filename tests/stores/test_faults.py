@@ -101,7 +101,7 @@ async def test_large_messages_that_fill_the_disk_are_removed(disk: Path) -> None
             await put(store, *large(10 << 20))
 
     async with SQLite(disk / "store") as store:
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
                     nursery.start_soon(send)
@@ -231,7 +231,7 @@ async def test_locked_database(tmp_path: Path, opened: bool) -> None:
         await store.aclose()
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             await put_refused(store, "451 4.3.0", b"small\r\n")
         other.execute("ROLLBACK")
     await put(store, b"small\r\n")

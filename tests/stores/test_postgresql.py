@@ -87,7 +87,7 @@ async def stored(store: Store[Any]) -> list[str]:
 async def waiting_backend(db: Any, condition: str) -> int:
     """Return the process of the server that serves a store and is in this state."""
     query = f"SELECT pid FROM pg_stat_activity WHERE application_name = 'smtp_trio' AND {condition}"
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         while not (row := db.execute(query).fetchone()):
             await trio.to_thread.run_sync(db.execute, "SELECT pg_sleep(0.02)")
     return int(row[0])
@@ -401,7 +401,7 @@ async def test_stalled_server_ends_a_call(server: PostgresServer, schema: str, m
         for each in (server.process.pid, pid):
             os.kill(each, signal.SIGSTOP)
         try:
-            with trio.fail_after(60), pytest.raises(StoreError):
+            with trio.fail_after(100), pytest.raises(StoreError):
                 await put(store)
         finally:
             for each in (pid, server.process.pid):
@@ -528,7 +528,7 @@ async def test_message_whose_transaction_ends_after_a_later_one_is_delivered(
                         if new_group:
                             await waiting_backend(other, "query LIKE 'LOCK TABLE groups%' AND wait_event_type = 'Lock'")
                         else:
-                            with trio.fail_after(20):
+                            with trio.fail_after(100):
                                 while len(handled) < 2:
                                     await trio.to_thread.run_sync(other.execute, "SELECT pg_sleep(0.02)")
             assert len(set(handled)) == 3
@@ -592,7 +592,7 @@ async def test_notification_that_came_before_the_wait_ends_it(server: PostgresSe
             await two._listener.wait()
         for _ in range(2):
             await put(one)
-            with trio.fail_after(20):
+            with trio.fail_after(100):
                 await two._listener.wait()
 
 
@@ -618,7 +618,7 @@ async def test_every_acknowledged_message_survives_crashes_of_the_server(server:
                 nursery.start_soon(write, number)
             for _ in range(2):
                 before, restarted = len(acknowledged), trio.Event()
-                with trio.fail_after(60):
+                with trio.fail_after(100):
                     while len(acknowledged) < before + 100:
                         await wait_all_tasks_blocked()
                 await trio.to_thread.run_sync(server.stop, signal.SIGKILL)

@@ -22,7 +22,7 @@ TEXT = "Subject: hi\r\n\r\nhello\r\n"
 
 
 def send(inbox: InboxThread, *recipients: str) -> None:
-    with smtplib.SMTP(inbox.host, inbox.port, timeout=10) as client:
+    with smtplib.SMTP(inbox.host, inbox.port, timeout=100) as client:
         client.sendmail("me@client.test", recipients or ["you@mx.test"], TEXT)
 
 
@@ -71,7 +71,7 @@ def test_tls(*, implicit: bool) -> None:
         if implicit:
             client: smtplib.SMTP = smtplib.SMTP_SSL(inbox.host, inbox.port, timeout=10, context=context)
         else:
-            client = smtplib.SMTP(inbox.host, inbox.port, timeout=10)
+            client = smtplib.SMTP(inbox.host, inbox.port, timeout=100)
             client.starttls(context=context)
         with client:
             client.sendmail(*ENDS, TEXT)
@@ -107,10 +107,10 @@ def test_end_of_the_block() -> None:
     threads = threading.active_count()
     with open_inbox_thread() as inbox:
         assert threading.active_count() == threads + 1
-        client = smtplib.SMTP(inbox.host, inbox.port, timeout=10)
+        client = smtplib.SMTP(inbox.host, inbox.port, timeout=100)
     assert threading.active_count() == threads
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection((inbox.host, inbox.port), timeout=10)
+        socket.create_connection((inbox.host, inbox.port), timeout=100)
     with pytest.raises(trio.RunFinishedError):
         inbox.clear()
     client.close()

@@ -146,7 +146,7 @@ async def test_invalid_hooks() -> None:
 )
 def test_thread_takes_the_same_hooks(hooks: Any) -> None:
     with open_inbox_thread(hooks) as thread:
-        with smtplib.SMTP(thread.host, thread.port, timeout=10) as client:
+        with smtplib.SMTP(thread.host, thread.port, timeout=100) as client:
             client.sendmail("me@client.test", ["you@mx.test"], MESSAGE)
         thread.assert_delivered(to="you@mx.test")
 
@@ -154,7 +154,7 @@ def test_thread_takes_the_same_hooks(hooks: Any) -> None:
 def test_thread_without_an_inbox() -> None:
     own = Server(Desk(), name="mx.test")
     with open_inbox_thread(own) as thread:
-        with smtplib.SMTP(thread.host, thread.port, timeout=10) as client:
+        with smtplib.SMTP(thread.host, thread.port, timeout=100) as client:
             client.sendmail("me@client.test", ["you@mx.test"], MESSAGE)
         with pytest.raises(TypeError, match="not an Inbox"):
             thread.wait_for()
@@ -291,7 +291,7 @@ async def test_lost_connections_do_not_count(autojump_clock: object) -> None:
 
 def test_thread_raises_exceptions_of_hooks() -> None:
     def send(thread: Any) -> None:
-        with smtplib.SMTP(thread.host, thread.port, timeout=10) as client:
+        with smtplib.SMTP(thread.host, thread.port, timeout=100) as client:
             client.ehlo()
             assert client.mail("me@client.test")[0] == 451
 

@@ -226,7 +226,7 @@ async def test_server_with_a_certificate(implicit: bool) -> None:
         assert (server.server.name, server.server.timeouts.command) == ("other.test", 10)
 
         def send() -> None:
-            with smtplib.SMTP("localhost", server.port, timeout=10) as client:
+            with smtplib.SMTP("localhost", server.port, timeout=100) as client:
                 client.starttls(context=server.client_context)
                 client.sendmail("me@client.test", ["you@mx.test"], MESSAGE)
 
@@ -356,7 +356,7 @@ def run(arguments: list[str], folder: Path, wanted: bytes) -> None:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     assert wanted in done.stdout
@@ -372,4 +372,4 @@ def test_smtp_trio_does_not_import_testing() -> None:
         assert not {"pytest", "hypothesis", "trustme"} & set(sys.modules)
         """
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

@@ -36,7 +36,7 @@ async def serving(server: Any, store: Store[Any], **settings: Any) -> AsyncItera
 
     async with trio.open_nursery() as nursery:
         url = await nursery.start(serve)
-        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=100) as http:
             yield http
         nursery.cancel_scope.cancel()
 

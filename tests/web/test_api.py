@@ -141,9 +141,9 @@ async def test_search_ends_when_its_client_has_left(tmp_path: Path, monkeypatch:
         async with serving(None, store) as http:
             async with connection(http) as raw:
                 await raw.stream.send_all(b"GET /api/messages?query=absent HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                with trio.fail_after(10):
+                with trio.fail_after(100):
                     await reading.wait()
-            with trio.fail_after(10):
+            with trio.fail_after(100):
                 count = 0
                 while len(read) > count:
                     count = len(read)

@@ -23,7 +23,7 @@ def health(*arguments: str) -> tuple[int, str]:
         [sys.executable, "-m", "smtp_trio", "health", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stdout.strip() + done.stderr.strip()

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import trio
 from starlette.types import Receive, Scope, Send
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio._server.listeners import open_listeners
 from smtp_trio.web import _http
@@ -54,7 +55,7 @@ async def serving(app: App) -> AsyncIterator[httpx2.AsyncClient]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_http, app, listeners)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
+            async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=100) as http:
                 yield http
             nursery.cancel_scope.cancel()
 
@@ -213,7 +214,7 @@ async def test_an_application_learns_that_its_client_has_left() -> None:
     async with serving(waits) as http:
         async with connection(http) as raw:
             await raw.stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        with trio.fail_after(10):
+        with trio.fail_after(100):
             await left.wait()
 
 
@@ -226,14 +227,14 @@ async def test_a_client_that_sends_no_request_is_closed(beginning: bytes, monkey
     monkeypatch.setattr(_http, "HEAD_TIMEOUT", 0.2)
     async with serving(echo) as http, connection(http) as raw:
         await raw.stream.send_all(beginning or b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             await closed(raw)
 
 
 async def test_octets_now_and_then_do_not_prolong_the_time_for_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http, "HEAD_TIMEOUT", 0.3)
     async with serving(echo) as http, connection(http) as raw:
-        with trio.fail_after(5), pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+        with trio.fail_after(100), pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
             for _ in range(1000):
                 await raw.stream.send_all(b"G")
                 await trio.sleep(0.02)
@@ -250,7 +251,7 @@ async def test_a_client_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyP
 
     async with serving(large) as http, connection(http) as raw:
         await raw.stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             await ended.wait()
 
 
@@ -265,16 +266,15 @@ async def test_responses_that_wait_for_clients_are_bounded(monkeypatch: pytest.M
         assert statuses == [b"200", b"200", b"503", b"503"]
 
 
-async def test_cancelling_the_server_does_not_wait_for_clients() -> None:
+async def test_cancelling_the_server_does_not_wait_for_clients(mock_clock: MockClock) -> None:
+    """The clock stands still, so it would wait for ever."""
     async with AsyncExitStack() as stack:
         async with serving(sends(bytes(20_000_000))) as http:
             get, post = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
             for octets in (b"", b"GET / HT", get, post):
                 raw = await stack.enter_async_context(connection(http))
                 await raw.stream.send_all(octets)
-            await trio.sleep(0.05)
-            before = trio.current_time()
-        assert trio.current_time() - before < 1
+            await wait_all_tasks_blocked(0.05)
 
 
 # --- many clients
@@ -287,7 +287,7 @@ async def test_a_new_client_takes_the_place_of_one_that_does_nothing(monkeypatch
         for raw in idle:
             assert b"200" in await answer(raw, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await http.get("/")).status_code == 200
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             await closed(idle[0])
         await idle[2].read_until(b"/ ")
         assert b"200" in await answer(idle[2], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -300,7 +300,7 @@ async def test_a_new_client_is_closed_if_all_others_are_busy(monkeypatch: pytest
             raw = await stack.enter_async_context(connection(http))
             await raw.request(b"GET /")
         third = await stack.enter_async_context(connection(http))
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             assert await closed(third) == b""
 
 
@@ -314,13 +314,12 @@ async def test_connections_of_another_host_are_limited(monkeypatch: pytest.Monke
         async with connection(http) as third:
             assert await closed(third) == b""
         await raw.stream.aclose()
-        for _ in range(100):  # until the server has noticed it
-            async with connection(http) as again:
-                await again.stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                if b"200" in await again.read_until(b"\r\n"):
-                    break
-        else:
-            pytest.fail("a connection that was closed is still counted")
+        with trio.fail_after(100):
+            while True:  # until the server has noticed it
+                async with connection(http) as again:
+                    await again.stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    if b"200" in await again.read_until(b"\r\n"):
+                        break
 
 
 async def test_a_client_that_resets_its_connection_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:

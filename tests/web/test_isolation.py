@@ -40,13 +40,13 @@ class Program:
 
     def call(self, method: str, path: str, **parameters: object) -> dict[str, Any]:
         request = Request(f"{self.url}/api{path}?{urlencode(parameters)}", method=method)
-        with urlopen(request, timeout=60) as response:
+        with urlopen(request, timeout=100) as response:
             found: dict[str, Any] = json.load(response)
         return found
 
     def send(self, text: str) -> None:
         recipient, field, _ = self.own
-        with smtplib.SMTP("127.0.0.1", self.port, timeout=60) as smtp:
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=100) as smtp:
             message = b"%bSubject: %b\r\n\r\n%d\r\n" % (field, text.encode(), self.number)
             smtp.sendmail("shop@example.net", [recipient], message)
 

@@ -16,7 +16,7 @@ from smtp_trio.stores import SQLite
 
 
 def send(port: int) -> None:
-    with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", port, timeout=100) as client:
         client.sendmail("a@example.org", ["b@example.org"], b"Subject: x\r\n\r\nx\r\n")
 
 

@@ -37,7 +37,7 @@ class Inbox:
 
     def send(self, message: EmailMessage) -> None:
         """Send a message over SMTP."""
-        with smtplib.SMTP("127.0.0.1", self.port, timeout=20) as client:
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=100) as client:
             client.send_message(message)
 
     def add(self, message: bytes) -> str:

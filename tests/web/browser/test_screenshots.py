@@ -96,10 +96,10 @@ def test_picture_of_the_status(browser: Browser, directory: Path) -> None:
             if minute % 9 == 0:
                 inbox.add_fault("answer CONNECT 554 once")
                 with pytest.raises(smtplib.SMTPConnectError):
-                    smtplib.SMTP("127.0.0.1", inbox.port, timeout=20)
+                    smtplib.SMTP("127.0.0.1", inbox.port, timeout=100)
             if 30 < minute < 38:
                 inbox.add_fault("answer MAIL 450 6 times")
-            with smtplib.SMTP("127.0.0.1", inbox.port, "mx.shop.example", timeout=20) as client:
+            with smtplib.SMTP("127.0.0.1", inbox.port, "mx.shop.example", timeout=100) as client:
                 for number in range(8 + minute * 13 % 7):
                     send(client, "ada@example.org", small if number else large)
                 for _ in range(minute * 7 % 5):
