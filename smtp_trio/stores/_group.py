@@ -41,6 +41,12 @@ T = TypeVar("T")
 # A store whose engine is a server on the network has an asynchronous commit. The session awaits it instead of a thread; all
 # else is the same.
 #
+# An engine may also commit two groups at the same time, on two connections. That pays when a commit mostly waits, such as for
+# the flush of a standby: with one group, the messages that come during a commit wait for the whole of the next. A second group
+# begins when as many messages wait as the first one has, so that neither is small while the other is large; with a hundred
+# busy clients, each has a third of them. PostgreSQL stores 1.3 times as many messages with a standby, and 1.1 times as many
+# without one; with three groups it was the same.
+#
 # Other work that must not run during a commit, such as writing a piece of a large message into a database, uses the same
 # thread (`run`). At most one such call waits for the thread at a time, so that a group waits for one piece and not for
 # those of all sessions, and pieces are written in turn.
@@ -111,14 +117,28 @@ class _Pending(Generic[SpoolT]):
             await self.wait(trio.lowlevel.Abort.SUCCEEDED)
 
 
+@define(eq=False)
+class _Lane(Generic[SpoolT]):
+    """A place for one group that is being committed."""
+
+    commit: Callable[[Sequence[SpoolT]], dict[SpoolT, Exception]]
+    limiter: trio.CapacityLimiter
+    size: int = 0
+    """The number of messages of the group; 0 if there is none."""
+
+
 @final
 class GroupCommit(Generic[SpoolT]):
     """Commits messages in groups of up to ``max_size`` messages and ``max_octets`` octets in memory.
 
-    ``commit(messages)`` runs in a thread, and never concurrently. It returns the messages that it could not store, each with
-    its error; if it raises, it has stored none of them. What it has left on the disk of a message that it did not store
-    must be invisible to readers, and is removed by `Spool.discard_in_thread`. Instead, a store can have an asynchronous
-    function ``commit_in_task(messages)``, which is called in the task of one of the sessions and is not cancelled.
+    ``commit(messages)`` runs in a thread, and never concurrently with itself. It returns the messages that it could not
+    store, each with its error; if it raises, it has stored none of them. What it has left on the disk of a message that it
+    did not store must be invisible to readers, and is removed by `Spool.discard_in_thread`. Instead, a store can have an
+    asynchronous function ``commit_in_task(messages)``, which is called in the task of one of the sessions and is not
+    cancelled.
+
+    ``second`` is a function like ``commit``, with a thread and a limiter (``second_limiter``) of its own. With it, two groups
+    are committed at the same time.
 
     ``timeout`` is the time in seconds that a message waits for its commit to begin.
 
@@ -131,22 +151,27 @@ class GroupCommit(Generic[SpoolT]):
         commit: Callable[[Sequence[SpoolT]], dict[SpoolT, Exception]],
         *,
         commit_in_task: Callable[[Sequence[SpoolT]], Awaitable[dict[SpoolT, Exception]]] | None = None,
+        second: Callable[[Sequence[SpoolT]], dict[SpoolT, Exception]] | None = None,
         max_size: int = 256,
         max_octets: int = 1 << 20,
         timeout: float = 30,
     ) -> None:
         # No state refers to a Trio run, so a store can be used in several runs.
         self.limiter = trio.CapacityLimiter(1)
+        self.second_limiter = trio.CapacityLimiter(1)
         #: How long commits take; None while nothing observes them.
         self.seconds: Histogram | None = None
         self._turn = trio.Lock()
-        self._commit = commit
+        self._lanes = [_Lane(commit, self.limiter)]
+        if second is not None:
+            self._lanes.append(_Lane(second, self.second_limiter))
         self._commit_in_task = commit_in_task
         self._max_size = max_size
         self._max_octets = max_octets
         self._timeout = timeout
         self._waiting: list[_Pending[SpoolT]] = []
-        self._committing = False
+        # The number of messages that have to wait before a commit begins; infinity while all lanes have a group.
+        self._enough: float = 0
 
     @property
     def waiting(self) -> int:
@@ -162,6 +187,8 @@ class GroupCommit(Generic[SpoolT]):
         """
         pending = _Pending(message, trio.current_time() + self._timeout)
         self._waiting.append(pending)
+        if len(self._waiting) == self._enough:
+            self._wake_first()  # to commit them beside the group that is being committed
         while not pending.done:
             if pending.deadline <= trio.current_time():
                 self._waiting.remove(pending)
@@ -172,7 +199,7 @@ class GroupCommit(Generic[SpoolT]):
                 break
             if not self._waiting or self._waiting[0] is not pending:
                 await pending.wait()
-            elif self._committing:
+            elif len(self._waiting) < self._enough:
                 await pending.wait_until_deadline()
             else:
                 await self._commit_waiting()
@@ -195,12 +222,13 @@ class GroupCommit(Generic[SpoolT]):
         if not batch:  # the deadline of this session has passed meanwhile, and nothing else waits
             return
         began = 0.0 if self.seconds is None else trio.current_time()
+        lane = next(lane for lane in self._lanes if not lane.size)
         try:
-            self._committing = True
+            self._occupy(lane, len(batch))
             # Only this session can give the others their results.
             with trio.CancelScope(shield=True):
                 if self._commit_in_task is None:
-                    await trio.to_thread.run_sync(self._commit_in_thread, batch, limiter=self.limiter)
+                    await trio.to_thread.run_sync(self._commit_in_thread, lane.commit, batch, limiter=lane.limiter)
                 else:
                     await self._await_commit(self._commit_in_task, batch)
         except BaseException:
@@ -208,7 +236,7 @@ class GroupCommit(Generic[SpoolT]):
                 pending.error = StoreError("the commit was interrupted")
             raise
         finally:
-            self._committing = False
+            self._occupy(lane, 0)
             self._wake_first()
             for pending in batch:
                 pending.done = True
@@ -216,11 +244,19 @@ class GroupCommit(Generic[SpoolT]):
         if self.seconds is not None:
             self.seconds.add(trio.current_time() - began)
 
-    def _commit_in_thread(self, batch: Sequence[_Pending[SpoolT]]) -> None:
+    def _occupy(self, lane: _Lane[SpoolT], size: int) -> None:
+        """Note the size of the group that is committed in a lane, 0 at its end."""
+        lane.size = size
+        sizes = [each.size for each in self._lanes if each.size]
+        self._enough = min(sizes, default=0) if len(sizes) < len(self._lanes) else math.inf
+
+    def _commit_in_thread(
+        self, commit: Callable[[Sequence[SpoolT]], dict[SpoolT, Exception]], batch: Sequence[_Pending[SpoolT]]
+    ) -> None:
         """Commit the messages of a group, and record the errors of those that are not stored."""
         messages = [pending.message for pending in batch]
         try:
-            errors = self._commit(messages)
+            errors = commit(messages)
         except Exception as error:
             errors = dict.fromkeys(messages, error)
         for pending in batch:

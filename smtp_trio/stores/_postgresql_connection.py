@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import psycopg
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 
 from ._errors import StoreError, StoreFullError, UnusableStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ._outage import Outage
     from ._postgresql_schema import Connection
@@ -41,6 +42,8 @@ T = TypeVar("T")
 # A connection that the server has closed while it was idle is found before it is used, so that a restart of the server
 # costs no 451. After a connection is lost during a call, its effect is unknown, and the call is not repeated.
 
+ARRAY = struct.Struct("!5i")
+BYTEA = psycopg.adapters.types["bytea"].oid
 #: Seconds after the deadline of a call until its connection is shut down.
 GRACE = 5.0
 #: Parameters of libpq unless the URL has them: they find a host that has disappeared, and the primary of several hosts.
@@ -63,6 +66,31 @@ SESSION = {
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
 }
+
+
+@frozen
+class Bodies:
+    """A parameter of the type ``bytea[]``."""
+
+    octets: Sequence[bytes | bytearray]
+
+
+class BodiesDumper(psycopg.adapt.Dumper):
+    """The binary format of `Bodies`.
+
+    The library's conversion of a list copies each element twice and calls four functions for it, which took a fifth of the
+    time of the thread that commits: 4 us for a message, and 0.3 with this.
+    """
+
+    format = psycopg.pq.Format.BINARY
+    oid = psycopg.adapters.types["bytea"].array_oid
+
+    def dump(self, obj: Bodies) -> bytes:
+        """Return the array: dimensions, flags, the type of an element, length, first index; then length and octets of each."""
+        parts: list[bytes | bytearray] = [ARRAY.pack(1, 0, BYTEA, len(obj.octets), 1)]
+        for each in obj.octets:
+            parts += len(each).to_bytes(4, "big"), each
+        return b"".join(parts)
 
 
 @final
@@ -167,6 +195,7 @@ class Link:
             connection: Connection = psycopg.connect(**self._params, autocommit=True, prepare_threshold=1)
             try:
                 connection.add_notice_handler(self._notice)
+                connection.adapters.register_dumper(Bodies, BodiesDumper)
                 self._socket = socket.socket(fileno=socket.dup(connection.fileno()))
                 self.connection = connection
                 self._watchdog.add(self)

@@ -20,8 +20,9 @@ from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored, read_header
 from ._errors import MessageNotFoundError, StoreError
+from ._group import GroupCommit
 from ._outage import Outage
-from ._postgresql_connection import Link, Watchdog, store_error
+from ._postgresql_connection import Bodies, Link, Watchdog, store_error
 from ._postgresql_queue import CHANNEL, DEAD_LETTERS, NOTIFY, REQUEUE, Listener, claim, plain, read_counts, settle
 from ._postgresql_schema import LOCK_STORE, check_tables, guarantee, prepare_tables, settings_of, weakness
 from ._query import Query, as_query
@@ -52,6 +53,9 @@ T = TypeVar("T")
 #
 # If the server refuses the statement because of one message, each message is committed on its own.
 #
+# Two groups are committed at the same time, on two connections (see `_group.py`). A message of the later one may thus become
+# visible first, as with two servers that share the database.
+#
 # Large messages
 # --------------
 #
@@ -62,8 +66,8 @@ T = TypeVar("T")
 #
 # Pieces of a process that was killed are removed by the next store that is opened. ``unpublished`` has their uids with
 # the number of their store, and each open store holds an advisory lock with its number, which the server releases with the
-# connection. A store that lost its connection can thus lose the pieces of a message that is being received; that message is
-# refused. Removing and publishing both delete the row of ``unpublished`` first, so that only one of them happens, and
+# connections of the groups. A store that lost both can thus lose the pieces of a message that is being received; that message
+# is refused. Removing and publishing both delete the row of ``unpublished`` first, so that only one of them happens, and
 # writing another piece locks it.
 
 #: Octets of a large message that are written in one transaction.
@@ -166,7 +170,10 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         watchdog = Watchdog(self.call_timeout)
         link = partial(Link, params, self.schema, watchdog)
         # The log has outages of the writer. Consumers log their own, and programs that read get an error.
-        self._writer = link(outage=Outage(lambda: repr(self)), prepare=self._prepare)
+        outage = Outage(lambda: repr(self))
+        self._writer = link(outage=outage, prepare=self._prepare)
+        self._second = link(outage=outage, prepare=self._prepare)
+        self._group = GroupCommit(self._commit, second=partial(self._commit, second=True))
         self._reader, self._claimer = link(), link()
         self._listener = Listener(link(prepare=self._listen))
         self._reading, self._claiming = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
@@ -192,7 +199,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
                 f"the server can lose messages after their 250: {weak}; turn it on, or accept that with ?durability=memory"
             )
         prepare_tables(db, self.schema)
-        db.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_STORE, self._number])
+        db.execute("SELECT pg_advisory_lock_shared(%s, %s)", [LOCK_STORE, self._number])
         remove_pieces(db, [uid for (uid,) in db.execute(LEFT_BEHIND, [LOCK_STORE]).fetchall()])
         if settings != self._settings:
             self._settings = settings
@@ -210,6 +217,16 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         except psycopg.Error as error:
             raise store_error(error) from error
 
+    async def open(self) -> None:
+        """Open the store now, not with its first message. Raises `StoreError` when it cannot be used."""
+        await super().open()
+        if self.create:
+            try:
+                # A limit of connections is noticed now, and not when the first messages come at the same time.
+                await run_in_thread(lambda: self._second.call(lambda db: None), limiter=self._group.second_limiter)
+            except StoreError as error:
+                raise self._store_error(error) from error
+
     def _close(self) -> None:
         self._writer.close()
         self._settings = {}
@@ -219,6 +236,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         await self._listener.aclose()
         await run_in_thread(self._reader.close, limiter=self._reading)
         await run_in_thread(self._claimer.close, limiter=self._claiming)
+        await run_in_thread(self._second.close, limiter=self._group.second_limiter)
         await super().aclose()
 
     # --- writing
@@ -226,18 +244,20 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
     def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> PostgreSQLSpool:
         return PostgreSQLSpool(entry, self)
 
-    def _commit(self, messages: Sequence[PostgreSQLSpool]) -> dict[PostgreSQLSpool, Exception]:
+    def _commit(self, messages: Sequence[PostgreSQLSpool], *, second: bool = False) -> dict[PostgreSQLSpool, Exception]:
+        """Store a group, on one of the two connections that groups have."""
+        writer = self._second if second else self._writer
         errors: dict[PostgreSQLSpool, Exception] = {}
         try:
             try:
-                self._store_group(messages, errors)
+                self._store_group(writer, messages, errors)
             except StoreError as error:
                 if len(messages) == 1 or not isinstance(error.__cause__, FAULTS):
                     raise
                 errors.clear()
                 for message in messages:
                     try:
-                        self._store_group([message], errors)
+                        self._store_group(writer, [message], errors)
                     except StoreError as failure:
                         errors[message] = failure
         except BaseException:
@@ -245,12 +265,14 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
             raise
         return errors
 
-    def _store_group(self, messages: Sequence[PostgreSQLSpool], errors: dict[PostgreSQLSpool, Exception]) -> None:
+    def _store_group(
+        self, writer: Link, messages: Sequence[PostgreSQLSpool], errors: dict[PostgreSQLSpool, Exception]
+    ) -> None:
         """Store messages in one transaction. Add errors of messages whose pieces are lost."""
-        queued = self._writer.call(lambda db: self._insert(db, messages, errors))
+        queued = writer.call(lambda db: self._insert(db, messages, errors))
         if queued:
             with suppress(StoreError):
-                self._writer.call(lambda db: db.execute(NOTIFY, [CHANNEL + self.schema]))
+                writer.call(lambda db: db.execute(NOTIFY, [CHANNEL + self.schema]))
 
     def _insert(
         self, db: Connection, messages: Sequence[PostgreSQLSpool], errors: dict[PostgreSQLSpool, Exception]
@@ -419,7 +441,7 @@ class PostgreSQLSpool(Spool):
         return False
 
     def values(self) -> tuple[object, ...]:
-        """Return the values of `COLUMNS`. The octets stay in memory: the insert may be repeated."""
+        """Return the values of `COLUMNS` but the last, which is `body`."""
         entry = self._entry
         subject, date = read_header(self._first or self._buffer)
         return (
@@ -436,8 +458,12 @@ class PostgreSQLSpool(Spool):
             None if subject is None else plain(subject),
             None if date is None else date.isoformat(),
             self.pieces,
-            self._buffer,
         )
+
+    @property
+    def body(self) -> bytearray:
+        """The octets after the pieces. They stay in memory: the insert may be repeated."""
+        return self._buffer
 
 
 def lost_part() -> StoreError:
@@ -457,13 +483,14 @@ def remove_pieces(db: Connection, uids: list[str]) -> None:
             db.execute("DELETE FROM pieces WHERE uid = ANY(%s)", [[uid for (uid,) in rows]])
 
 
-def values(messages: Sequence[PostgreSQLSpool]) -> list[list[object]]:
+def values(messages: Sequence[PostgreSQLSpool]) -> list[list[object] | Bodies]:
     """Return the arrays of `STORE`: one for each column."""
     recipients = [
         (message.name, n, *recipient) for message in messages for n, recipient in enumerate(message.recipients)
     ]
-    tables = ([message.values() for message in messages], recipients)
-    return [list(column) for rows in tables for column in zip(*rows, strict=True)]
+    columns = zip(*(message.values() for message in messages), strict=True)
+    bodies = Bodies([message.body for message in messages])
+    return [*map(list, columns), bodies, *map(list, zip(*recipients, strict=True))]
 
 
 def entry_of(row: Sequence[Any]) -> Entry:

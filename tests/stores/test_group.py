@@ -84,6 +84,41 @@ async def test_messages_that_come_during_a_commit_share_the_next_one() -> None:
     assert [len(names) for names in disk.groups] == [1, 99]
 
 
+async def test_second_group_begins_when_it_has_as_many_messages_as_the_first() -> None:
+    """Its errors are its own. A third group waits for the end of one of the two."""
+    first, second = Disk(stall=True), Disk(stall=True, error=OSError("gone"))
+    group, results = GroupCommit(first.commit, second=second.commit, max_size=2), dict[str, Exception | None]()
+    group._occupy(group._lanes[0], 1)  # so that the first group has two messages
+    group._occupy(group._lanes[1], 1)
+    async with trio.open_nursery() as nursery:
+
+        async def add(*names: str) -> None:
+            for name in names:
+                nursery.start_soon(submit, group, name, results)
+                await wait_all_tasks_blocked()
+
+        await add("a", "b")
+        group._occupy(group._lanes[0], 0)
+        group._wake_first()
+        await trio.to_thread.run_sync(first.entered.wait)
+        group._occupy(group._lanes[1], 0)
+        await add("c")
+        assert not second.entered.is_set()
+        await add("d")
+        await trio.to_thread.run_sync(second.entered.wait)
+        await add("e", "f")
+        assert group.waiting == 2
+        second.proceed.set()
+        while len(results) < 4:
+            await wait_all_tasks_blocked(0.01)
+        assert second.groups == [["c", "d"], ["e", "f"]]
+        first.proceed.set()
+
+    assert first.groups == [["a", "b"]]
+    assert [name for name, error in results.items() if error is None] == ["a", "b"]
+    assert {error for error in results.values() if error is not None} == {second.error}
+
+
 async def test_max_size() -> None:
     disk, results = Disk(stall=True), dict[str, Exception | None]()
     group = GroupCommit(disk.commit, max_size=10)
@@ -219,11 +254,11 @@ async def test_deadlines_while_a_session_commits_that_comes_as_another_commit_en
     for _ in range(20):  # Trio schedules the tasks in random order
         disk, results = Disk(stall=True), dict[str, Exception | None]()
         group = GroupCommit(disk.commit, max_size=1, timeout=30)
-        group._committing = True
+        group._occupy(group._lanes[0], 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(submit, group, "first", results)
             await wait_all_tasks_blocked()
-            group._committing = False
+            group._occupy(group._lanes[0], 0)
             for name in "abc":
                 nursery.start_soon(submit, group, name, results)
             group._wake_first()
@@ -302,7 +337,7 @@ async def test_message_whose_time_is_over_is_not_committed(mock_clock: MockClock
     for _ in range(20):  # Trio schedules the tasks in random order
         disk, results = Disk(), dict[str, Exception | None]()
         group = GroupCommit(disk.commit, timeout=30)
-        group._committing = True
+        group._occupy(group._lanes[0], 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(submit, group, "late", results)
             await wait_all_tasks_blocked()
@@ -310,7 +345,7 @@ async def test_message_whose_time_is_over_is_not_committed(mock_clock: MockClock
             nursery.start_soon(submit, group, "next", results)
             await wait_all_tasks_blocked()
             mock_clock.jump(20)
-            group._committing = False
+            group._occupy(group._lanes[0], 0)
             nursery.start_soon(submit, group, "last", results)
 
         assert isinstance(results.pop("late"), trio.TooSlowError)
@@ -407,9 +442,9 @@ async def test_timeout_at_the_moment_of_the_turn_to_commit(mock_clock: MockClock
         group = GroupCommit(disk.commit, timeout=30)
 
         async def commit_until(time: float, group: GroupCommit[Message] = group) -> None:
-            group._committing = True
+            group._occupy(group._lanes[0], 1)
             await trio.sleep_until(time)
-            group._committing = False
+            group._occupy(group._lanes[0], 0)
             group._wake_first()
 
         async with trio.open_nursery() as nursery:

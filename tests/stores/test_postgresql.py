@@ -441,9 +441,9 @@ async def test_pieces_of_processes_that_have_ended_are_removed(server: PostgresS
             await nursery.start(begin_large, store, scope)
         with connected(server, schema) as db:
             assert len(uids_of_pieces(db)) == 2
-            assert dead._writer.connection is not None
-            pid = dead._writer.connection.info.backend_pid
-            db.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            for link in (dead._writer, dead._second):
+                assert link.connection is not None
+                db.execute("SELECT pg_terminate_backend(%s, 5000)", [link.connection.info.backend_pid])
             async with opened(server, schema) as third:
                 [uid] = uids_of_pieces(db)
                 assert db.execute("SELECT uid FROM unpublished").fetchall() == [(uid,)]
@@ -452,6 +452,41 @@ async def test_pieces_of_processes_that_have_ended_are_removed(server: PostgresS
                 scope.cancel()
     with connected(server, schema) as db:
         assert uids_of_pieces(db) == set()
+
+
+@interop
+async def test_pieces_are_kept_while_one_of_two_connections_is_left(server: PostgresServer, schema: str) -> None:
+    scope = trio.CancelScope()
+    async with opened(server, schema) as store, trio.open_nursery() as nursery:
+        await nursery.start(begin_large, store, scope)
+        with connected(server, schema) as db:
+            assert store._writer.connection is not None
+            db.execute("SELECT pg_terminate_backend(%s, 5000)", [store._writer.connection.info.backend_pid])
+            async with opened(server, schema):
+                assert len(uids_of_pieces(db)) == 1
+        scope.cancel()
+
+
+@interop
+async def test_second_group_is_committed_while_the_first_waits(server: PostgresServer, schema: str) -> None:
+    """The first one waits until it is known whether another transaction adds a message with the same id."""
+    async with opened(server, schema) as store:
+        session = transaction()
+        assert session.envelope is not None
+        with connected(server, schema) as db:
+            async with trio.open_nursery() as nursery:
+                with db.transaction(force_rollback=True):
+                    db.execute(
+                        "INSERT INTO message_rows (uid, received_at, sender, mail_params, size, pieces, body) "
+                        "VALUES (%s, now(), '', '', 0, 0, '')",
+                        [session.envelope.id],
+                    )
+                    nursery.start_soon(store.put, session, body(MESSAGE))
+                    await wait_all_tasks_blocked()
+                    with trio.fail_after(60):
+                        second = await put(store)
+                    assert await store.present([session.envelope.id, second]) == {second}
+        assert await store.present([session.envelope.id, second]) == {session.envelope.id, second}
 
 
 @interop

@@ -141,13 +141,13 @@ async def test_large_messages_by_data_and_by_bdat(store: Store) -> None:
 
 async def test_sessions_share_commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    commit: Any = store._group._commit
+    commit: Any = store._group._lanes[0].commit
 
     def commit_and_count(messages: list[Any]) -> object:
         sizes.append(len(messages))
         return commit(messages)
 
-    monkeypatch.setattr(store._group, "_commit", commit_and_count)
+    monkeypatch.setattr(store._group._lanes[0], "commit", commit_and_count)
     server = smtp_trio.Server(store, name="mx.test")
 
     async def send(n: int) -> None:
@@ -208,13 +208,13 @@ async def test_reply_is_sent_when_the_server_is_cancelled_during_a_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scope = trio.CancelScope()
-    commit: Any = store._group._commit
+    commit: Any = store._group._lanes[0].commit
 
     def commit_and_cancel(messages: list[Any]) -> object:
         trio.from_thread.run_sync(scope.cancel)
         return commit(messages)
 
-    monkeypatch.setattr(store._group, "_commit", commit_and_cancel)
+    monkeypatch.setattr(store._group._lanes[0], "commit", commit_and_cancel)
     client_stream, server_stream = memory_stream_pair()
     client = Client(client_stream)
     server = smtp_trio.Server(store, name="mx.test")
