@@ -14,8 +14,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 if importlib.util.find_spec("hypothesis") is not None:
     from hypothesis import HealthCheck, settings
@@ -33,3 +37,15 @@ def short_path() -> Iterator[Path]:
     """Make a directory for unix sockets, whose paths are limited to about 100 octets. That of ``tmp_path`` may be longer."""
     with tempfile.TemporaryDirectory(prefix="smtp-", dir="/tmp") as directory:
         yield Path(directory)
+
+
+@pytest.fixture
+def socket_clock() -> MockClock:
+    """Make a clock for tests with TCP or UDP, which jumps when nothing has happened for 50 ms.
+
+    `autojump_clock` jumps at once. What is sent over the loopback interface has usually arrived by then, but on a machine that
+    is busy the kernel may deliver it later. Pairs of sockets, which are not in a network, need no such clock.
+    """
+    from trio.testing import MockClock  # not for the tests of the core, which run without Trio
+
+    return MockClock(autojump_threshold=0.05)

@@ -479,7 +479,7 @@ async def test_retry_with_iterables_that_can_be_read_once(autojump_clock: MockCl
 
 @pytest.mark.parametrize("keywords", [(), ("PIPELINING", "CHUNKING")])
 async def test_connection_closed_after_the_check(
-    keywords: tuple[str, ...], tmp_path: Path, autojump_clock: MockClock
+    keywords: tuple[str, ...], tmp_path: Path, autojump_clock: MockClock, inline_threads: None
 ) -> None:
     """It is closed before MAIL is sent, while the file is opened."""
     (tmp_path / "mail").write_bytes(MESSAGE)

@@ -59,7 +59,7 @@ async def open_and_close(port: int, **settings: Any) -> None:
 
 @pytest.mark.parametrize("tls", [None, "opportunistic", "required", "never"])
 async def test_port_465_without_implicit_tls(
-    tls: Any, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    tls: Any, monkeypatch: pytest.MonkeyPatch, socket_clock: MockClock
 ) -> None:
     """The error names the setting, after a short wait."""
     start = trio.current_time()
@@ -71,7 +71,7 @@ async def test_port_465_without_implicit_tls(
 
 
 async def test_port_465_of_a_server_that_waits_for_tls(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    monkeypatch: pytest.MonkeyPatch, socket_clock: MockClock
 ) -> None:
     async with listening(Server(RecordingHooks(), name=NAME, tls=server_tls()), implicit_tls=True) as port:
         monkeypatch.setattr(connect_module, "IMPLICIT_TLS_PORT", port)
@@ -81,7 +81,7 @@ async def test_port_465_of_a_server_that_waits_for_tls(
 
 @pytest.mark.parametrize(("limit", "seconds"), [(3, 3), (60, 10), (0, 10)])
 async def test_timeouts_on_port_465(
-    limit: float, seconds: float, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    limit: float, seconds: float, monkeypatch: pytest.MonkeyPatch, socket_clock: MockClock
 ) -> None:
     with silent_port() as port:
         monkeypatch.setattr(connect_module, "IMPLICIT_TLS_PORT", port)
@@ -92,7 +92,7 @@ async def test_timeouts_on_port_465(
             assert trio.current_time() == start + seconds
 
 
-async def test_no_greeting_on_another_port(autojump_clock: MockClock) -> None:
+async def test_no_greeting_on_another_port(socket_clock: MockClock) -> None:
     """The whole timeout is used, and the error names the setting too."""
     start = trio.current_time()
     with silent_port() as port, pytest.raises(TimedOutError, match=r'within 300 s; .* needs tls="implicit"'):
@@ -122,7 +122,7 @@ async def test_no_greeting_after_tls(autojump_clock: MockClock) -> None:
     assert str(caught.value) == "CONNECT: no reply within 300 s"
 
 
-async def test_no_tls_handshake_after_connecting(autojump_clock: MockClock) -> None:
+async def test_no_tls_handshake_after_connecting(socket_clock: MockClock) -> None:
     with silent_port() as port, pytest.raises(TimedOutError) as caught:
         await open_and_close(port, tls="implicit")
     assert str(caught.value) == "CONNECT: no reply within 300 s"

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.interop
 ADA, BO = "ada@example.net", "bo@example.com"
 MESSAGE = b"From: ada@example.net\r\nTo: bo@example.com\r\nSubject: hi\r\n\r\nhello\r\n"
 ENVELOPE_ID = "QQ 314+159="
-WAIT = 60
+WAIT = 240
 
 
 @pytest.fixture(params=RELAYS)

@@ -27,7 +27,7 @@ from .programs import PATH
 from .servers import start_lmtp_client
 from .setups import ADDRESS, NOBODY, Workspace
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.interop
 
 MAIL = b"From: ada@example.org\r\nSubject: hello\r\n\r\nhello\r\n"
 SENDER = "ada@example.org"
@@ -176,7 +176,7 @@ def dovecot(directory: Path) -> Iterator[Dovecot]:
     config = workspace.write("dovecot.conf", "dovecot.conf")
     process = subprocess.Popen(["dovecot", "-F", "-c", config], env={"PATH": PATH}, stdin=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        for _ in range(4800):
             try:
                 socket.create_connection((ADDRESS, workspace.port), timeout=5).close()
                 break

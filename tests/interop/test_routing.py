@@ -42,7 +42,7 @@ from .name_servers import Zone, validating_resolver
 from .networks import Network, network, web_server
 from .servers import Server, start_exchanger
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.interop
 
 MAIL = b"Subject: hello\r\n\r\nhello\r\n"
 SENDER = "me@client.test"

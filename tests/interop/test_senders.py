@@ -41,7 +41,7 @@ EIGHT_BIT = (
     HEADER
     + b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xc3\xa9\r\n"
 )
-WAIT = 60
+WAIT = 120
 
 
 class Relayed:

@@ -18,7 +18,6 @@ from .memory_store import MemoryStore
 from .test_relay import ADA, BO, HOST, HOUR, MESSAGE, NextHop, days, fields_of, relaying
 
 SHORT = Schedule(longest=2 * HOUR, max_age=6 * HOUR, jitter=0)
-pytestmark = pytest.mark.timeout(60)
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -73,9 +73,6 @@ async def days(number: float) -> None:
     await trio.sleep(number * DAY)
 
 
-pytestmark = pytest.mark.timeout(30)
-
-
 async def test_message_is_relayed_with_a_received_field_and_removed(autojump_clock: MockClock) -> None:
     hop = NextHop()
     async with relaying(hop) as (store, relay):

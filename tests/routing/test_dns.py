@@ -297,7 +297,7 @@ async def test_contradictory_response() -> None:
         await ask(respond, "example.org", "MX")
 
 
-async def test_name_server_that_does_not_answer(autojump_clock: MockClock) -> None:
+async def test_name_server_that_does_not_answer(socket_clock: MockClock) -> None:
     """It is asked again; the failure is temporary."""
     async with name_server(lambda request, tcp: None) as server:
         with pytest.raises(LookupFailedError, match=r"127\.0\.0\.1: no answer within 4 s") as caught:
@@ -345,7 +345,7 @@ def bad_record(request: Message, tcp: bool) -> bytes:
     "respond",
     [not_a_response, wrong_id, wrong_question, request_itself, cut_off, wrong_counts, pointer_loop, bad_record],
 )
-async def test_octets_that_are_not_a_response_are_ignored(respond: Respond, autojump_clock: MockClock) -> None:
+async def test_octets_that_are_not_a_response_are_ignored(respond: Respond, socket_clock: MockClock) -> None:
     """Anyone can send them (RFC 5452), so the right response may still come."""
     with pytest.raises(LookupFailedError, match="no answer within") as caught:
         await ask(respond, "example.org", "MX")
@@ -380,7 +380,7 @@ class Silent(NameServerOnLoopback):
 
 
 @pytest.mark.parametrize("name", ["silent.example", "many.example"], ids=["UDP", "TCP"])
-async def test_cancelled_lookup(name: str, autojump_clock: MockClock) -> None:
+async def test_cancelled_lookup(name: str, socket_clock: MockClock) -> None:
     """Its socket is closed: one that is not is a ResourceWarning, which is an error here."""
 
     def respond(request: Message, tcp: bool) -> Message | None:
@@ -405,7 +405,7 @@ async def test_next_name_server_is_asked_after_an_error(code: Rcode) -> None:
     assert (len(first.queries), len(second.queries)) == (1, 1)
 
 
-async def test_next_name_server_is_asked_if_there_is_no_answer(autojump_clock: MockClock) -> None:
+async def test_next_name_server_is_asked_if_there_is_no_answer(socket_clock: MockClock) -> None:
     async with name_server(lambda request, tcp: None) as first, name_server(from_zone) as second:
         resolver = DnsResolver([first.address, second.address])
         assert (await resolver.query("example.org", "MX")).records
@@ -505,7 +505,7 @@ async def test_route() -> None:
     assert [each.name for each in found.unreachable] == ["mx2.example.org"]
 
 
-async def test_lookups_at_the_same_time_are_limited(autojump_clock: MockClock) -> None:
+async def test_lookups_at_the_same_time_are_limited(socket_clock: MockClock) -> None:
     """So that a process with many routes does not run out of file descriptors."""
     together = []
 

@@ -182,25 +182,25 @@ async def test_header_of_exactly_the_limit_is_accepted(autojump_clock: MockClock
 
 async def test_time_for_a_header_in_small_segments_grows_with_its_size(autojump_clock: MockClock) -> None:
     """No octet is searched again for the end of the header with each octet that arrives: 4000 segments take as long as
-    a read of them."""
+    a read of them. The shortest of several times is compared, since other programs on the machine lengthen some."""
     line = b" " + b"x" * 253 + b"\r\n"
     message = b"Subject: long\r\n" + 4000 * line + b"\r\nhello\r\n"
-    seconds: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {"read": [], "headers": []}
 
-    for name in ("read", "headers"):
+    for name in [*seconds] * 3:
 
         async def data(session: Session, body: Body, name: str = name) -> None:
             began = time.process_time()
             if name == "headers":
                 assert (await body.headers(limit=1 << 22)).keys() == ["Subject"]
             assert await body.read() == message
-            seconds[name] = time.process_time() - began
+            seconds[name].append(time.process_time() - began)
 
         async with connected(serving(data)) as client:
             await client.open()
             await by_data(client, message, len(line))
             await client.expect("250")
-    assert seconds["headers"] < 5 * seconds["read"]
+    assert min(seconds["headers"]) < 5 * min(seconds["read"])
 
 
 async def test_headers_after_another_read(autojump_clock: MockClock) -> None:

@@ -206,7 +206,7 @@ async def test_refused_connections_that_wait_are_bounded(monkeypatch: pytest.Mon
 
 
 async def test_event_loop_waits_between_refused_connections(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    monkeypatch: pytest.MonkeyPatch, socket_clock: MockClock
 ) -> None:
     """Threads that commit messages run while it waits. Before that, all connections in the queue are accepted."""
     monkeypatch.setattr(listeners, "BURST", 4)

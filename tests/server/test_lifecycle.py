@@ -256,7 +256,7 @@ async def test_no_file_descriptor_is_left_for_a_connection(
     assert lines == ['cannot accept connections: "Too many open files"; trying again every 0.1 s'] * 3
 
 
-async def test_sessions_begin_at_once_when_the_next_connection_finds_no_descriptor(autojump_clock: MockClock) -> None:
+async def test_sessions_begin_at_once_when_the_next_connection_finds_no_descriptor(socket_clock: MockClock) -> None:
     """What was accepted before the error does not wait until the server tries again."""
     begun: list[float] = []
 

@@ -49,7 +49,7 @@ async def test_a_server_is_ready_while_it_listens(tmp_path: Path) -> None:
 
 
 async def test_a_server_is_ready_only_with_its_store(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, inline_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = "works"
     looks = 0
