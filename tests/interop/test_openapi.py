@@ -89,7 +89,7 @@ async def test_answers_conform_to_the_description(options: tuple[str, ...], tmp_
         result = await trio.run_process(
             [
                 sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", f"{url}/api/openapi.json",
-                "--max-examples", "5", "--seed", "1", "--generation-database", "none", "--request-timeout", "20", *options,
+                "--max-examples", "5", "--seed", "1", "--generation-database", "none", "--request-timeout", "100", *options,
             ],
             capture_stdout=True,
             stderr=subprocess.STDOUT,
