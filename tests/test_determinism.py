@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
+#: Other files need not be parsed, which takes most of the time.
+WORDS = re.compile(r"hypothesis|_profile|Random|uuid|secrets\.")
 
 
-def calls() -> Iterator[tuple[str, str, ast.Call]]:
-    """Yield the place, the called expression and the node of all calls in the tests."""
+@cache
+def calls() -> tuple[tuple[str, str, ast.Call], ...]:
+    """Return the place, the module or object and name of what is called, and the node, of calls in files with `WORDS`."""
+    return tuple(_calls())
+
+
+def _calls() -> Iterator[tuple[str, str, ast.Call]]:
     for path in sorted(TESTS.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Call):
-                yield f"{path.relative_to(TESTS)}:{node.lineno}", ast.unparse(node.func), node
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if WORDS.search(text) else ():
+            match node:
+                case ast.Call(func=ast.Name(name)):
+                    pass
+                case ast.Call(func=ast.Attribute(ast.Name(owner), attribute)):
+                    name = f"{owner}.{attribute}"
+                case _:
+                    continue
+            yield f"{path.relative_to(TESTS)}:{node.lineno}", name, node
 
 
 @pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") == "explore", reason="explores")
@@ -40,4 +56,14 @@ def test_no_test_sets_how_examples_are_chosen() -> None:
         searches = name == "hypothesis.find" and not {"random", "settings"} <= keywords
         if (sets and not place.startswith("conftest.py:")) or searches:
             wrong.append(f"{place}: {name}")
+    assert wrong == []
+
+
+def test_random_numbers_have_a_seed() -> None:
+    unseeded = {"uuid.uuid4", "secrets.token_bytes", "secrets.token_hex", "random.SystemRandom"}
+    wrong = [
+        f"{place}: {name}"
+        for place, name, node in calls()
+        if name in unseeded or (name in ("Random", "random.Random") and not node.args)
+    ]
     assert wrong == []

@@ -149,7 +149,8 @@ async def test_quit_after_a_refusing_greeting() -> None:
         with pytest.raises(GreetingError):
             async with smtp_trio.connect(HOST, port):
                 raise AssertionError("unreachable")
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        while not received:
+            await trio.lowlevel.checkpoint()
     assert received == [b"QUIT\r\n"]
 
 
@@ -248,7 +249,8 @@ async def test_opportunistic_without_tls_after_a_failed_handshake() -> None:
             assert client.tls is None
             assert client.greeting is not None
             assert client.greeting.text == "second"
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        while len(received) < 2:
+            await trio.lowlevel.checkpoint()
     assert received[0].split(b"\r\n")[1] == b"STARTTLS"
     assert b"STARTTLS" not in received[1]
 
@@ -366,6 +368,8 @@ async def test_required_tls_is_tried_once(settings: dict[str, Any]) -> None:
         with pytest.raises(TlsHandshakeError):
             async with smtp_trio.connect(HOST, port, **settings):
                 raise AssertionError("unreachable")
+        while not received:
+            await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked(0.01)
     assert len(received) == 1
 

@@ -79,6 +79,8 @@ async def test_threads_are_limited_and_the_result_is_returned() -> None:
     async with trio.open_nursery() as nursery:
         for name in ("a1", "b1", "c1"):
             nursery.start_soon(run, name)
+        while len(work.begun) < 2:
+            await trio.lowlevel.checkpoint()
         await wait_all_tasks_blocked(0.05)
         assert len(work.begun) == 2
         work.finish(3)
