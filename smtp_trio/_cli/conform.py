@@ -245,7 +245,7 @@ def server_address(text: str, default_port: int) -> tuple[str | Path, int]:
 def make_target(options: argparse.Namespace) -> Target:
     """Return the server that the options describe."""
     if options.server is None:
-        raise UsageError("HOST:PORT of the server is missing")
+        raise UsageError("HOST:PORT of the server is missing (see `smtp-trio conform --help`)")
     host, port = server_address(options.server, 24 if options.lmtp else 25)
     for option, value in (("--from", options.sender), ("--to", options.recipient), ("--unknown", options.unknown)):
         if value is not None and INVALID.search(value):

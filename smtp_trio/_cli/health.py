@@ -54,7 +54,7 @@ def health(options: argparse.Namespace) -> int:
     try:
         works, answer = ask(options.url, options.timeout)
     except (OSError, http.client.HTTPException) as error:
-        works, answer = False, f"no answer: {describe_error(error) or type(error).__name__}"
+        works, answer = False, f"no answer from {options.url.geturl()}: {describe_error(error) or type(error).__name__}"
     if not options.quiet:
         print_result(answer)
     return 0 if works else 1

@@ -54,7 +54,8 @@ async def stats(store: Store[Any], options: argparse.Namespace) -> None:
             }
         )
     else:
-        write(f"{count_text(messages)}, {size_text(octets)} ({octets} octets)")
+        short = "" if octets < 1000 else f" ({size_text(octets)})"
+        write(f"{count_text(messages)}, {octets} octets{short}")
         if oldest is not None and newest is not None:
             write(f"oldest  {oldest.astimezone():%Y-%m-%d %H:%M:%S}")
             write(f"newest  {newest.astimezone():%Y-%m-%d %H:%M:%S}")
