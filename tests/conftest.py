@@ -1,7 +1,8 @@
 """Fixtures for tests of all parts, and settings of Hypothesis.
 
-Examples are the same in each run: a test that fails for one example in a thousand fails always or never, and not in the run
-that decides. ``HYPOTHESIS_PROFILE=explore`` tries new ones, 20,000 for each test that sets no number of its own.
+Examples and the order of tasks are the same in each run: a test that fails for one in a thousand fails always or never, and
+not in the run that decides. ``HYPOTHESIS_PROFILE=explore`` tries new ones: 20,000 examples for each test that sets no number
+of its own.
 
 A test's ``settings(...)`` inherit what they do not name from the profile that is loaded when its module is imported, so a
 profile must be loaded here and nowhere else. Many tests do not need Hypothesis, and run where it is not installed.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,17 @@ if importlib.util.find_spec("hypothesis") is not None:
     settings.register_profile("quick", settings.get_profile("fixed"), max_examples=20)  # see noxfile.py
     settings.register_profile("explore", untimed, max_examples=20_000, derandomize=False)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(autouse=True)
+def seeded_order_of_tasks(request: pytest.FixtureRequest) -> None:
+    """Let Trio run the tasks of a test in the same order in each run, unless their events come in another order.
+
+    It chooses between two orders at random whenever several tasks can run.
+    """
+    random = getattr(sys.modules.get("trio._core._run"), "_r", None)
+    if random is not None and os.environ.get("HYPOTHESIS_PROFILE") != "explore":
+        random.seed(request.node.nodeid)
 
 
 @pytest.fixture

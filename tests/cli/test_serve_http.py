@@ -41,12 +41,11 @@ async def http_serving(*options: str, cwd: Path, store: str = "sqlite:mail.db") 
             yield Served(program, client)
 
 
-async def stop(program: Program, number: signal.Signals = signal.SIGTERM) -> float:
-    """Stop a program, and return the seconds that it took."""
-    before = trio.current_time()
-    program.signal(number)
-    assert await program.wait() == 0
-    return trio.current_time() - before
+async def stop(program: Program) -> None:
+    """Stop a program, which must not wait for HTTP clients: some of them wait for five minutes."""
+    program.signal(signal.SIGTERM)
+    with trio.fail_after(100):
+        assert await program.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ async def test_mail_is_shown_over_http(tmp_path: Path, workers: str, store: str)
         (message,) = (await served.http.get("/api/messages")).json()["messages"]
         assert (message["sender"], message["subject"]) == (ME, "hi")
         assert (await served.http.get("/readyz")).json() == {"status": "ok"}
-        assert await stop(served.program) < 10
+        await stop(served.program)
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=slow)])
@@ -71,12 +70,12 @@ async def test_http_clients_do_not_delay_the_end(tmp_path: Path, workers: str) -
     async with http_serving("--workers", workers, cwd=tmp_path) as served, AsyncExitStack() as stack:
         url = served.http.base_url
         for request in (b"", b"GET / HT", b"GET /api/events HTTP/1.1\r\nHost: x.localhost\r\n\r\n",
-                        b"GET /api/wait?timeout=100 HTTP/1.1\r\nHost: localhost\r\n\r\n"):  # fmt: skip
+                        b"GET /api/wait?timeout=300 HTTP/1.1\r\nHost: localhost\r\n\r\n"):  # fmt: skip
             stream = await stack.enter_async_context(await trio.open_tcp_stream(url.host, url.port or 0))
             await stream.send_all(request)
             if b"events" in request:
                 assert b" 200 " in await stream.receive_some()
-        assert await stop(served.program) < 10
+        await stop(served.program)
         assert served.program.err.text == ""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import sqlite3
 import struct
 import sys
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from smtp_trio.stores import (
     read,
 )
 from smtp_trio.stores._disk import ProcessMark
+from smtp_trio.stores._sqlite_database import begin
 from smtp_trio.stores._sqlite_spool import PIECE, SQLiteSpool
 
 from .sessions import body, envelope, large, transaction
@@ -525,15 +528,33 @@ async def test_path_with_characters_of_an_uri(tmp_path: Path) -> None:
     await store.aclose()
 
 
-# A server receives messages between two transactions. Without that gap, of microseconds, a process on a busy machine can miss it
-# for seconds. With it, a wait takes less than 0.1 s, and with SQLite's own way of waiting often more than 1 s.
+async def test_writer_asks_often_while_another_writes(store: SQLite) -> None:
+    """SQLite's own way of waiting soon asks only every 0.1 s, and misses the short gaps between the others' transactions."""
+    await store.open()
+    times: list[float] = []
+    with closing(store._connect()) as db, closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+
+        def trace(statement: str) -> None:
+            if statement == "BEGIN IMMEDIATE":
+                times.append(time.monotonic())
+                if len(times) == 20:
+                    other.execute("ROLLBACK")
+
+        other.execute("BEGIN IMMEDIATE")
+        db.set_trace_callback(trace)
+        begin(db)
+        db.set_trace_callback(None)
+        db.execute("ROLLBACK")
+    assert min(after - before for before, after in itertools.pairwise(times)) < 0.05
+
+
 INCREMENT = """
 import sys
 import time
 from smtp_trio.stores import _sqlite_database
 from smtp_trio.stores.sqlite import SQLite, begin
 db = SQLite(sys.argv[1])._connect()
-_sqlite_database.BUSY_TIMEOUT = 1
+_sqlite_database.BUSY_TIMEOUT = 100
 for _ in range(250):
     begin(db)
     db.execute("UPDATE counter SET n = n + 1")
@@ -544,7 +565,7 @@ for _ in range(250):
 
 @pytest.mark.slow
 async def test_several_processes_write_in_turn(store: SQLite) -> None:
-    """`begin` fails if a process waits longer than ``BUSY_TIMEOUT``, as happens with SQLite's own way of waiting."""
+    """`begin` fails if a process waits longer than ``BUSY_TIMEOUT``."""
     await store.open()
     query(store.path, "CREATE TABLE counter (n)")
     with closing(sqlite3.connect(store.path)) as db, db:
