@@ -101,7 +101,7 @@ from smtp_trio.stores import SQLite
 
 async def main():
     async with SQLite(sys.argv[1]) as store:
-        async for delivery in store.consume(lease=1):
+        async for delivery in store.consume(lease=300):
             print("claimed", delivery.id, flush=True)
             await delivery.ack()
             print("acknowledged", delivery.id, flush=True)
@@ -135,7 +135,7 @@ async def test_killed_consumers(tmp_path: Path) -> None:
                 (claimed if what == "claimed" else acknowledged).append(uid)
 
         now = store.clock()
-        store.clock = lambda: now + 10  # the leases of the processes have expired
+        store.clock = lambda: now + 1000  # the leases of the processes have expired
         rest = []
         while (got := await claim(store)) is not None:
             rest.append(got.stored.id)
