@@ -8,14 +8,12 @@ and ``params`` are the ESMTP parameters of MAIL and RCPT. ``n`` numbers the reci
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
-import random
 import sqlite3
 from collections import deque
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -25,10 +23,11 @@ from .._server.spool import check_path
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, Outcome, check_name
-from ._disk import Directory, ProcessMark, check_free, check_no_link, check_writable, make_directory
-from ._errors import MessageNotFoundError, StoreError, UnusableStoreError, primary_code
+from ._disk import check_free
+from ._errors import MessageNotFoundError, StoreError
 from ._query import Query, as_query
-from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
+from ._sqlite_connection import Reader, Writer
+from ._sqlite_database import begin
 from ._sqlite_index import Index
 from ._sqlite_plan import Plan
 from ._sqlite_queue import claim, is_due, read_counts, requeue, settle
@@ -37,7 +36,6 @@ from ._sqlite_reading import (
     PAGE,
     add_headers,
     condition_of,
-    connect_to_read,
     count_messages,
     find_id,
     find_message,
@@ -47,11 +45,11 @@ from ._sqlite_reading import (
     read_page,
     start_of,
 )
-from ._sqlite_spool import SQLiteSpool, insert, left_behind, publish, remove_messages, remove_pieces
+from ._sqlite_spool import SQLiteSpool, insert, publish, remove_messages
 from ._store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from ._consumer import DeadLetter, GroupCounts
     from ._entry import Entry, Stored
@@ -101,9 +99,6 @@ if TYPE_CHECKING:
 # 40 MiB left a gigabyte of them. So no piece is written when less than twice RESERVE is left, and no message is committed
 # when less than RESERVE is left.
 #
-# The connection is kept open after a failed commit. When a flush has failed, the log may contain the complete refused
-# transaction. Another connection would recover it as committed, while this one overwrites it with its next transaction.
-#
 # Reading, and consumers
 # ----------------------
 #
@@ -120,9 +115,6 @@ if TYPE_CHECKING:
 # In the same process it is woken at once. Every change that can make a message due increments ``_changes`` in the thread
 # of the commits. A claim that finds nothing has read this number before it looked, so the consumer waits only if the number
 # is still the same; no change between the claim and the wait is missed.
-#
-# After COMMIT the store checks that its path still names the file that it has open. If the database was removed or
-# replaced meanwhile, the commit went into a file that disappears with its last descriptor, and the group fails.
 
 #: The number of pieces of a message after which the write-ahead log is copied into the database. A group of messages waits
 #: for a piece, and for this copy, too. SQLite itself would copy after a thousand pages, which takes ten times as long as a
@@ -138,12 +130,6 @@ INDEX_STEPS, INDEX_TIME, INDEX_SLOWLY = 2, 600, 20
 #: Seconds until it is looked again for messages that are not in the index.
 INDEX_PAUSE = 1.0
 
-#: What to do about a file that cannot be opened as a database, by the code of the error.
-REMEDIES = {
-    sqlite3.SQLITE_CORRUPT: "move it away, and recover its messages with the command .recover of the program sqlite3",
-    sqlite3.SQLITE_NOTADB: "move the file away, or store mail elsewhere",
-}
-
 
 class SQLite(Store["SQLiteSpool"]):
     """A store that keeps every message in one SQLite database.
@@ -155,14 +141,10 @@ class SQLite(Store["SQLiteSpool"]):
         super().__init__()
         self.path: str = os.path.abspath(check_path(path, "path"))
         self.url: str = f"sqlite:{self.path}"
-        self._db: sqlite3.Connection | None = None
-        self._file_id: tuple[int, int] | None = None
-        self._mark = ProcessMark(random.SystemRandom().getrandbits(62))
-        self._abandoned: deque[str] = deque()  # uids of messages that are not stored, whose pieces have to be removed
+        self._writer = Writer(self.path)
         self.removing: bool = False
-        """True while a session removes the pieces of these messages."""
-        self._reader: sqlite3.Connection | None = None
-        self._reader_file: tuple[int, int] | None = None
+        """True while a session removes the pieces of messages that are not stored."""
+        self._reader = Reader(self.path)
         self._reading = trio.CapacityLimiter(1)
         self._index = Index(self.path)
         self._indexing = trio.CapacityLimiter(1)
@@ -214,12 +196,10 @@ class SQLite(Store["SQLiteSpool"]):
                         db.execute("ROLLBACK TO message")
                         errors[message] = error
                     db.execute("RELEASE message")
-            db.execute("COMMIT")
-            if file_id(self.path) != self._file_id:
-                raise FileNotFoundError(errno.ENOENT, "the database was moved or removed while in use", self.path)
+            self._writer.commit(db)
         except BaseException:
             errors.clear()  # their tracebacks refer to this frame
-            self._recover()
+            self._writer.recover()
             raise
         self._announce()
         self.remove_some()
@@ -232,11 +212,11 @@ class SQLite(Store["SQLiteSpool"]):
             check_free(os.path.dirname(self.path), 2 * RESERVE)
             begin(db)
             if n == 0:
-                db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._mark.number])
+                db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._writer.mark.number])
             db.execute("INSERT INTO pieces VALUES (?, ?, ?)", [uid, n, data])
             db.execute("COMMIT")
         except BaseException:
-            self._recover()
+            self._writer.recover()
             raise
         if (n + 1) % PIECES_COPIED == 0:
             with suppress(sqlite3.Error):  # the piece is in the log, and is copied later
@@ -248,81 +228,27 @@ class SQLite(Store["SQLiteSpool"]):
 
     def abandon(self, uid: str) -> None:
         """Note that the pieces of a message have to be removed."""
-        self._abandoned.append(uid)
+        self._writer.abandoned.append(uid)
 
     def has_abandoned(self) -> bool:
         """Return whether pieces have to be removed."""
-        return bool(self._abandoned)
+        return bool(self._writer.abandoned)
 
     def remove_some(self) -> bool:
-        """Remove a few pieces of abandoned messages, and return whether there are more that can be removed now.
-
-        Errors do not matter: the pieces are invisible, and are removed later.
-        """
-        try:
-            if self._db is not None and self._abandoned and remove_pieces(self._db, self._abandoned[0]):
-                self._abandoned.popleft()
-        except sqlite3.Error:
-            self._recover()
-            return False
-        return self._db is not None and bool(self._abandoned)
+        """Remove a few pieces of abandoned messages, and return whether there are more that can be removed now."""
+        return self._writer.remove_some()
 
     async def in_turn(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
         """Call a function in the thread that uses the connection, between two groups."""
         return await self._group.run(work, abandon_on_cancel=abandon_on_cancel)
 
-    def _recover(self) -> None:
-        """Roll back after a failed commit. Close the connection only if the database was moved or removed."""
-        with suppress(OSError, sqlite3.Error):
-            if self._db is None:
-                return
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if file_id(self.path) == self._file_id:
-                return
-            # SQLite finds a log by its name. This one belongs to the file that was moved, and must not be applied to a
-            # new database at this path.
-            busy_timeout(self._db, BUSY_TIMEOUT)
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._disconnect()
-
     def _connect(self) -> sqlite3.Connection:
-        if self._db is None:
-            parent = os.path.dirname(self.path)
-            if self.create:
-                make_directory(parent, follow=True)
-            else:
-                os.stat(self.path)
-            for path in filter(os.path.lexists, (self.path, f"{self.path}-wal", f"{self.path}-shm")):
-                check_no_link(path)
-            for path in filter(os.path.exists, (parent, self.path)):
-                check_writable(path)
-            # Created here because mail is private: SQLite would use the umask. Its log gets the mode of the database.
-            with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-            # The group's limiter makes sure that only one thread at a time uses the connection, though not always the
-            # same one.
-            db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-            try:
-                prepare(db)
-                Directory(parent, follow=True).sync()  # SQLite does this for its log, and not for a new database
-                self._mark.hold(f"{self.path}-wal")
-                self._file_id = file_id(self.path)
-                self._abandoned.extend(left_behind(db, self._mark))
-                busy_timeout(db, 0.001)
-            except BaseException as error:
-                db.close()
-                self._mark.release()
-                if isinstance(error, sqlite3.Error) and (remedy := REMEDIES.get(primary_code(error))):
-                    raise UnusableStoreError(f"{error}; {remedy}") from error
-                raise
-            self._db = db
-        return self._db
+        return self._writer.connect(create=self.create)
 
     def _open(self) -> None:
         if not self.create:
             os.stat(self.path)
-            self._connect_to_read().close()
+            self._reader.connect().close()
             return
         self._connect()
         while self.remove_some():
@@ -331,21 +257,14 @@ class SQLite(Store["SQLiteSpool"]):
     def _close(self) -> None:
         while self.remove_some():
             pass
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        if self._db is not None:
-            db, self._db = self._db, None
-            with suppress(sqlite3.Error):
-                db.close()
-            self._mark.release()
+        self._writer.close()
 
     async def aclose(self) -> None:
         """Close the store. It is opened again when it is used again."""
         # No step can be interrupted once its thread has begun. A cancellation between two would leave connections open.
         with trio.CancelScope(shield=True):
-            if self._reader is not None:
-                await run_in_thread(self._close_reader, limiter=self._reading)
+            if self._reader.db is not None:
+                await run_in_thread(self._reader.close, limiter=self._reading)
             await self._in_index(self._index.close)
             await super().aclose()
 
@@ -423,7 +342,7 @@ class SQLite(Store["SQLiteSpool"]):
 
     async def _has_index(self) -> bool:
         """Return whether the store may have an index, after opening the database, which may have to be created or upgraded."""
-        if self.create and self._db is None:
+        if self.create and self._writer.db is None:
             await self._read(count_messages)
         return self.create
 
@@ -492,35 +411,12 @@ class SQLite(Store["SQLiteSpool"]):
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Call a function with the connection for reading, in a transaction, and return its result."""
         try:
-            if self._db is None and self.create:
+            if self._writer.db is None and self.create:
                 await self._group.run(self._connect)
-            return await run_in_thread(partial(self._read_now, work), limiter=self._reading)
+            return await run_in_thread(partial(self._reader.call, work), limiter=self._reading)
         except (OSError, sqlite3.Error, StoreError) as error:
             await trio.lowlevel.checkpoint_if_cancelled()  # it was interrupted because of that
             raise self._store_error(error) from error
-
-    def _read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        file = file_id(self.path)
-        if self._reader is None or file != self._reader_file:
-            self._close_reader()
-            self._reader, self._reader_file = self._connect_to_read(), file
-        self._reader.execute("BEGIN")
-        try:
-            return work(self._reader)
-        finally:
-            self._reader.execute("ROLLBACK")
-
-    def _connect_to_read(self) -> sqlite3.Connection:
-        try:
-            return connect_to_read(self.path)
-        except ValueError as error:  # a database without tables may be one that a server is creating
-            kind = UnusableStoreError if isinstance(error, NewerVersionError) else StoreError
-            raise kind(str(error)) from error
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            reader.close()
 
     async def _write(
         self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True, announce: bool = False
@@ -531,7 +427,7 @@ class SQLite(Store["SQLiteSpool"]):
         """
 
         def write() -> T:
-            with self._transaction(durable=durable) as db:
+            with self._writer.transaction(create=self.create, durable=durable) as db:
                 result = work(db)
             if announce:
                 self._announce()
@@ -541,26 +437,6 @@ class SQLite(Store["SQLiteSpool"]):
             return await self._group.run(write)
         except (OSError, sqlite3.Error, StoreError) as error:
             raise self._store_error(error) from error
-
-    @contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """Begin a write transaction, and commit it at the end of the block. It is flushed if it is to be ``durable``."""
-        db = self._connect()
-        try:
-            if not durable:
-                db.execute("PRAGMA synchronous = NORMAL")
-            begin(db)
-            yield db
-            db.execute("COMMIT")
-            if file_id(self.path) != self._file_id:
-                raise FileNotFoundError(errno.ENOENT, "the database was moved or removed while in use", self.path)
-        except BaseException:
-            self._recover()
-            raise
-        finally:
-            if not durable:
-                with suppress(sqlite3.Error):  # it is closed
-                    db.execute("PRAGMA synchronous = FULL")
 
     # --- consuming:
 
@@ -591,7 +467,7 @@ class SQLite(Store["SQLiteSpool"]):
         changes, now = self._changes, self.clock()
         claimed = None
         if is_due(self._connect(), group, now):
-            with self._transaction(durable=False) as db:
+            with self._writer.transaction(create=self.create, durable=False) as db:
                 claimed = claim(db, group, name, lease=lease, max_attempts=max_attempts, now=now)
         if claimed is None:
             self._looked[group] = changes

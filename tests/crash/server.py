@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import smtp_trio
-from smtp_trio.stores import Entry, Maildir, RecipientMaildirs, SQLite, Store, sqlite
+from smtp_trio.stores import Entry, Maildir, RecipientMaildirs, SQLite, Store, _sqlite_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,13 +44,13 @@ def skip_fsync(is_skipped: Callable[[int], bool]) -> None:
 
 def skip_log_flush() -> None:
     """Make SQLite never flush its log."""
-    prepare = sqlite.prepare  # type: ignore[attr-defined]
+    prepare = _sqlite_connection.prepare  # type: ignore[attr-defined]
 
     def prepare_unsynchronized(db: sqlite3.Connection) -> None:
         prepare(db)
         db.execute("PRAGMA synchronous = OFF")
 
-    sqlite.prepare = prepare_unsynchronized  # type: ignore[attr-defined]
+    _sqlite_connection.prepare = prepare_unsynchronized  # type: ignore[attr-defined]
 
 
 class EarlyReply(smtp_trio.Hooks):

@@ -86,4 +86,4 @@ async def test_store_is_closed_when_its_block_is_cancelled(tmp_path: Path) -> No
         nursery.start_soon(use)
         await opened.wait()
         nursery.cancel_scope.cancel()
-    assert store._db is store._reader is None
+    assert store._writer.db is store._reader.db is None

@@ -326,7 +326,7 @@ async def test_closing_in_a_cancelled_scope_closes_all_connections(tmp_path: Pat
     with trio.CancelScope() as scope:
         scope.cancel()
         await store.aclose()
-    assert (store._db, store._reader, store._index._db) == (None, None, None)
+    assert (store._writer.db, store._reader.db, store._index._db) == (None, None, None)
 
 
 async def test_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,8 +420,8 @@ async def test_removal_ends_with_an_error(store: SQLite, monkeypatch: pytest.Mon
 async def test_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
     """Some errors make SQLite roll back the whole transaction. The trigger has the same effect."""
     await store.open()
-    assert store._db is not None
-    store._db.execute(
+    assert store._writer.db is not None
+    store._writer.db.execute(
         "CREATE TRIGGER failure BEFORE INSERT ON message_rows WHEN NEW.sender = 'bad@client.test' "
         "BEGIN SELECT RAISE(ROLLBACK, 'rolled back'); END"
     )
@@ -463,9 +463,9 @@ async def test_journal_mode_and_concurrent_readers(store: SQLite) -> None:
         await store.put(transaction(), body(b"two\r\n"))
         assert other.execute("SELECT count(*) FROM messages").fetchone() == (1,)
 
-    assert store._db is not None
-    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert store._writer.db is not None
+    assert store._writer.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._writer.db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert query(store.path, "PRAGMA user_version") == [(3,)]
 
 
@@ -552,11 +552,11 @@ INCREMENT = """
 import sys
 import time
 from smtp_trio.stores import _sqlite_database
-from smtp_trio.stores.sqlite import SQLite, begin
+from smtp_trio.stores.sqlite import SQLite
 db = SQLite(sys.argv[1])._connect()
 _sqlite_database.BUSY_TIMEOUT = 100
 for _ in range(250):
-    begin(db)
+    _sqlite_database.begin(db)
     db.execute("UPDATE counter SET n = n + 1")
     db.execute("COMMIT")
     time.sleep(0.001)
