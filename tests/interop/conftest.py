@@ -52,10 +52,19 @@ def require(command: str, *arguments: str) -> None:
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the packages that npm has installed, from its cache if it can."""
     directory = tmp_path_factory.mktemp("npm")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", str(directory)]
+    command = [
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--fetch-retries=5",
+        "--prefix",
+        str(directory),
+    ]
     # cypress-mailpit asks for Cypress, which is not needed here.
     command += ["--legacy-peer-deps", "nodemailer", "smtp-server", "mailpit-api@2", "cypress-mailpit@2"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     if result.returncode:
         skip_or_fail(f"npm could not install the packages: {result.stderr.strip()[-300:]}")
     return directory / "node_modules"

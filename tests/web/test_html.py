@@ -143,7 +143,7 @@ def test_hostile_html_takes_bounded_time(html: str) -> None:
     began = time.monotonic()
     has_remote_images(html)
     sanitised(html)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100
 
 
 PIECES = st.sampled_from(

@@ -30,7 +30,7 @@ OPTIONS = (
     "--force-device-scale-factor=1",
 )
 #: Seconds after which something that a test waits for has failed.
-TIMEOUT = 30
+TIMEOUT = 240
 
 
 @frozen

@@ -78,11 +78,12 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         "--no-audit",
         "--no-fund",
         "--prefer-offline",
+        "--fetch-retries=5",
         "--prefix",
         str(directory),
         "axe-core@4",
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     if result.returncode:
         skip_or_fail(f"npm could not install axe-core: {result.stderr.strip()[-300:]}")
     return (Path(directory) / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")

@@ -150,7 +150,7 @@ def test_large_message_is_shown_in_bounded_time(inbox: Inbox, name: str) -> None
         began = time.monotonic()
         with urllib.request.urlopen(url + path, timeout=100) as response:
             size = len(response.read())
-        assert time.monotonic() - began < 30, path
+        assert time.monotonic() - began < 100, path
         assert size < 16_000_000, path
 
 
