@@ -90,7 +90,7 @@ async def test_send_from_the_shell(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         script = script.replace(blocks.PORT, str(program.port))
         done = await trio.run_process(["sh", "-e"], stdin=script.encode(), capture_stdout=True, cwd=tmp_path)
-    assert done.stdout.startswith(b"accepted  <you@example.org>  250 2.0.0 ")
+    assert done.stdout.startswith(b"accepted  <fred@example.org>  250 2.0.0 ")
 
 
 def test_test_mail(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
