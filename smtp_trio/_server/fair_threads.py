@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -16,9 +14,6 @@ from .._types import Peer
 from .client_memory import group_of
 from .peers import counted_as
 from .threads import run_in_thread
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 ResultT = TypeVar("ResultT")
 
@@ -36,20 +31,12 @@ ResultT = TypeVar("ResultT")
 # left, or that was locked out meanwhile, costs nothing.
 #
 # A computation takes a slice of some milliseconds of the processor before the scheduler of the system lets the event loop
-# or a commit continue, however low its nice value is. Each message waits for this about ten times. So the computations
-# for those who have made errors before can be done at idle priority, which gives way at once. Others must not wait for
-# such a computation, which takes as long as the machine is busy, so these have an object of their own. A thread without
-# privileges cannot leave the idle priority again, so these are not Trio's threads.
+# or a commit continue, however low its nice value is. Each message waits for this about ten times. So the keys for those
+# who have made errors before are derived by a process of idle priority, which gives way at once (`IdleProcess`). Others
+# must not wait for such a computation, which takes as long as the machine is busy, so these have an object of their own.
 #
 # Under a clock that jumps whenever all tasks are blocked (a `trio.testing.MockClock`), a task that waits for a thread
 # counts as blocked. The computation is done in the task then, as otherwise all timeouts would expire meanwhile.
-
-
-def lower_priority() -> None:
-    """Let the thread that calls this compute only when the processor has nothing else to do. Has an effect on Linux only."""
-    if hasattr(os, "SCHED_IDLE"):
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 class _Queue(OrderedDict[Hashable, "_Queue"]):
@@ -125,16 +112,12 @@ class FairThreads:
     """At most ``threads`` threads, for computations that block.
 
     :param threads: how many computations run at a time.
-    :param idle: compute only when the processor has nothing else to do.
+    :param idle: derive keys only when the processor has nothing else to do (`key_derivation`).
     """
 
     def __init__(self, threads: int, *, idle: bool = False) -> None:
         self._limiter = trio.CapacityLimiter(threads)
-        self._pool: ThreadPoolExecutor | None = None
-        if idle:
-            from concurrent.futures import ThreadPoolExecutor  # of no use to other servers
-
-            self._pool = ThreadPoolExecutor(threads, "smtp-trio", initializer=lower_priority)
+        self._idle = idle
         self._turns = Turns(threads)
 
     async def run(
@@ -161,7 +144,11 @@ class FairThreads:
             self._turns.release()
 
     def _compute(self, function: Callable[[], ResultT]) -> ResultT:
-        return function() if self._pool is None else self._pool.submit(function).result()
+        if self._idle:
+            from .idle_process import use_idle_process  # of no use to other servers
+
+            use_idle_process()
+        return function()
 
 
 def turn_of(peer: Peer) -> tuple[Hashable, ...]:

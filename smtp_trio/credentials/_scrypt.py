@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from base64 import b64decode, b64encode
@@ -10,6 +9,8 @@ from hmac import compare_digest
 from typing import Final, Self
 
 from attrs import field, frozen
+
+from ..protocol.sasl.key_derivation import key_derivation
 
 SCRYPT: Final = re.compile(
     r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{8,})\$([A-Za-z0-9+/]{20,})"
@@ -68,7 +69,7 @@ class ScryptHash:
 
         The password is a memoryview, so that it does not appear in a traceback with the variables of all frames.
         """
-        return hashlib.scrypt(
+        return key_derivation.get().scrypt(
             password,
             salt=self.salt,
             n=2**self.ln,

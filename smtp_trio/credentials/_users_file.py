@@ -31,7 +31,7 @@ MAX_CONCURRENT: Final = min(2, max(1, (os.cpu_count() or 1) - 1))
 #
 # - Hashes are computed in one or two threads, in which the clients take turns (`FairThreads`). A computation is skipped if
 #   its client has left, or was locked out while it waited. For an address that has failed several times, and for
-#   its other logins at the same time, another thread computes them, only when the processor has nothing else to do.
+#   its other logins at the same time, a process computes them, only when the processor has nothing else to do.
 # - Every login computes the same hashes: one of each cost that occurs in the file. The user's own hash is among them, in
 #   the place of the one with the same cost. For an unknown user, or if the file has the password itself, the result of
 #   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it

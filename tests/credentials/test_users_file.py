@@ -29,12 +29,14 @@ from smtp_trio import (
     standard,
 )
 from smtp_trio._server import lock_file
+from smtp_trio._server.idle_process import IDLE
 from smtp_trio._server.lock_file import locked
 from smtp_trio.credentials import ScryptHash, UsersFile, delete_user, set_password
 from smtp_trio.credentials._format import StoredUser, decode_secret, encode_secret, parse
 from smtp_trio.credentials._users_file import MAX_CONCURRENT
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.replies import INVALID_CREDENTIALS
+from smtp_trio.protocol.sasl.key_derivation import key_derivation
 
 # The third test vector of RFC 7914 12.
 VECTOR = (
@@ -281,17 +283,14 @@ async def test_login_of_an_address_that_is_locked_out_while_it_waits_is_not_chec
     assert sorted(set(replies)) == ["454", "535"]
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="threads of this system have no idle priority")
 async def test_logins_of_an_address_that_has_failed_are_checked_at_idle_priority(
     accounts: UsersFile, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So are all but one of its logins at the same time. The threads for others keep their priority."""
-    idle, usual = [], os.sched_getscheduler(0)
+    """So are all but one of its logins at the same time. Those of others are not."""
+    idle = []
 
     def compute(self: ScryptHash, password: memoryview) -> bytes:
-        own_thread = threading.current_thread().name.startswith("smtp-trio")
-        assert os.sched_getscheduler(0) == (os.SCHED_IDLE if own_thread else usual)
-        idle.append(own_thread)
+        idle.append(key_derivation.get() is IDLE)
         return self.digest if bytes(password) == b"secret" else b""
 
     monkeypatch.setattr(ScryptHash, "compute", compute)

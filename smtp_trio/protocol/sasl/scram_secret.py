@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from ..arguments import check_choice, check_number, check_type
 from ..values import Value
+from .key_derivation import key_derivation
 from .saslprep import MAX_PASSWORD, saslprep
 
 ScramHash = Literal["SHA-256", "SHA-1"]
@@ -30,7 +31,7 @@ def salt_password(password: memoryview, salt: bytes, iterations: int, hash: Scra
 
     The password is a memoryview, so that it does not appear in a traceback with the variables of all frames.
     """
-    return hashlib.pbkdf2_hmac(hash_name(hash), password, salt, iterations)
+    return key_derivation.get().pbkdf2_hmac(hash_name(hash), password, salt, iterations)
 
 
 def derive_keys(salted: bytes, hash: ScramHash) -> tuple[bytes, bytes, bytes]:
