@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections.abc import Iterable
 
 HOST = "127.0.0.1"
 #: Below the range from which Linux chooses ports itself, for port 0 and for outgoing connections.
@@ -17,14 +18,16 @@ for _ in range(os.getpid() % (LAST - FIRST)):  # processes that start at the sam
 _reservations: list[socket.socket] = []
 
 
-def free_port() -> int:
+def free_port(candidates: Iterable[int] = ()) -> int:
     """Return a TCP and UDP port of the loopback interface that nothing else gets before the program listens there.
+
+    It is one of the ``candidates``, or any.
 
     A port that the system has chosen, and that was closed again, is one that it may choose at any moment for something else.
     One below its range is only taken by other tests, so each has a reservation as long as this process runs: a name in the
     abstract namespace of unix sockets, which processes share exactly when they share ports.
     """
-    for port in itertools.islice(_candidates, LAST - FIRST + 1):
+    for port in candidates or itertools.islice(_candidates, LAST - FIRST + 1):
         reservation = socket.socket(socket.AF_UNIX)
         try:
             reservation.bind(f"\0smtp-trio-tests-port-{port}")
@@ -36,4 +39,4 @@ def free_port() -> int:
             continue
         _reservations.append(reservation)
         return port
-    raise RuntimeError(f"no port from {FIRST} to {LAST} is free")
+    raise RuntimeError("no port is free")

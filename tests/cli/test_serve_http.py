@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import trio
 from attrs import frozen
+from ports import free_port
 from processes import HOST, Program, run, serving
 
 from smtp_trio._cli.http_listener import prepare_http
@@ -224,10 +225,7 @@ async def test_nothing_of_it_is_loaded_without_the_option(tmp_path: Path) -> Non
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 async def test_the_port_is_open_before_privileges_are_dropped(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o777)
-    for port in range(1000, 1023):  # a free one below 1024 cannot be asked for
-        with socket.socket() as sock:
-            if sock.connect_ex((HOST, port)) != 0:
-                break
+    port = free_port(range(1000, 1024))  # the system chooses none that only root may use
     async with http_serving("--http", str(port), "--user", "nobody", cwd=tmp_path, store="memory:") as served:
         assert (await served.http.get("/livez")).status_code == 200
 
