@@ -1,6 +1,6 @@
 """The load generator: Postfix's ``smtp-source`` if it supports the load, otherwise blocking sockets in threads.
 
-`overlapping.py` has another one, for transactions that overlap.
+`overlapping.py` has another one, for transactions that overlap, and `polling.py` one that never sleeps.
 
     python -m benchmarks.load PORT COUNT [--sessions N] [--size N] [--recipients N] [--pipelined] [--starttls]
         [--reconnect] [--handshake]
@@ -45,6 +45,8 @@ class Load:
     """MAIL, every RCPT and DATA in one write (RFC 2920)."""
     overlapping: bool = False
     """The end of a message and the next transaction in one write. The other options but size and sessions do not apply."""
+    polling: bool = False
+    """A generator that never sleeps. The other options but size, sessions and reconnect do not apply."""
     starttls: bool = False
     reconnect: bool = False
     """Open a connection for every message."""
@@ -74,6 +76,10 @@ def generator_command(load: Load, port: int, count: int) -> list[str]:
     if load.overlapping:
         numbers = map(str, (port, count, load.sessions, load.size))
         return [*TIMEOUT, sys.executable, "-m", "benchmarks.overlapping", *numbers]
+    if load.polling:
+        numbers = map(str, (port, count, load.sessions, load.size))
+        reconnect = ["--reconnect"] if load.reconnect else []
+        return [*TIMEOUT, sys.executable, "-m", "benchmarks.polling", *numbers, *reconnect]
     source = shutil.which("smtp-source", path=PATH)
     if source and load.plain:
         options = {"-s": load.sessions, "-m": count, "-l": load.size, "-f": SENDER.decode(), "-t": RECIPIENT.decode()}

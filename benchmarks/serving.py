@@ -40,6 +40,15 @@ CASES = [
     case("1 KiB, 10 kept connections", Load(), 5_000, 50),
     case("1 KiB, 40 kept connections", Load(sessions=40), 5_000, 100),
     case("1 KiB, one connection per message", Load(reconnect=True), 2_000, 40),
+    case("1 KiB, 10 kept connections, no wake-ups", Load(polling=True), 5_000, 50),
+    # Without smtp-server, whose pause before the greeting determines how long this takes.
+    case(
+        "1 KiB, one connection per message, no wake-ups",
+        Load(polling=True, reconnect=True),
+        2_000,
+        40,
+        (SMTP_TRIO, "floor", "aiosmtpd", "aiosmtpd on uvloop", "smtp-sink"),
+    ),
     case("100 KiB, 4 kept connections", Load(size=100 << 10, sessions=4), 500, 12, LARGE),
     case("10 MiB, 2 kept connections", Load(size=10 << 20, sessions=2), 10, 2, LARGE),
     Case(

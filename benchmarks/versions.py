@@ -47,4 +47,6 @@ def case(name: str, load: Load, amount: int, short: int) -> Case:
 CASES = [
     case("1 KiB, 10 kept connections", Load(), 3_000, 50),
     case("1 KiB, one connection per message", Load(reconnect=True), 1_500, 40),
+    case("1 KiB, 10 kept connections, no wake-ups", Load(polling=True), 3_000, 50),
+    case("1 KiB, one connection per message, no wake-ups", Load(polling=True, reconnect=True), 1_500, 40),
 ]

@@ -16,6 +16,8 @@ from .protocol.arguments import check_type
 RECEIVE_SIZE = 65536
 #: Seconds that closing a stream in an orderly way may take before it is closed by force.
 CLOSE_TIMEOUT = 1
+#: How many reads wait for the peer, at most, before one is tried again without waiting.
+MOST_WAITS = 16
 #: Steps of the scheduler in which a stream returns what has already arrived; `trio.SSLStream` over a socket needs four.
 READY_STEPS = 8
 
@@ -85,6 +87,9 @@ class OctetProtocol(Protocol):
 # * `receive` waits with `trio.lowlevel.wait_readable`, a full checkpoint, and then reads directly. `receive_now` tries
 #   to read without waiting and is only called right after a checkpoint: a peer that answers at once has often done so
 #   while other tasks ran, and then no deadline has to be moved and the descriptor need not be registered with epoll.
+# * A peer behind a network never answers so soon, and then the checkpoint and the read that finds nothing are a seventh of
+#   the bytecodes that are executed for a message. So such a peer is waited for at once: after an attempt that has found
+#   nothing once, then in the next 2 reads, 4, and so on up to MOST_WAITS (``waits``), before the next attempt.
 #
 # Thus writing is never a checkpoint and reading always includes one. That is enough, since a session cannot run for
 # long without reading. The exception is a client that sends 64 KiB of commands in one segment; for this there is
@@ -105,6 +110,7 @@ class Wire:
 
     __slots__ = (
         "_descriptor",
+        "_next_waits",
         "_protocol",
         "_write_timeout",
         "broken",
@@ -113,6 +119,7 @@ class Wire:
         "read_size",
         "stalled",
         "stream",
+        "waits",
     )
 
     def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float) -> None:
@@ -125,6 +132,9 @@ class Wire:
         self.in_doubt: bool = False
         #: Octets to ask for in one read.
         self.read_size: int = RECEIVE_SIZE
+        #: How many of the next reads should wait, without a `receive_now` before.
+        self.waits: int = 0
+        self._next_waits = 1  # after the next `receive_now` that finds nothing
         self._protocol = protocol
         self._write_timeout = write_timeout
         # The function that returns the descriptor, which is -1 once the socket was closed; None without direct access.
@@ -143,9 +153,11 @@ class Wire:
         try:
             data = os.read(self._descriptor(), self.read_size)
         except BlockingIOError:
+            self.waits, self._next_waits = self._next_waits, min(2 * self._next_waits, MOST_WAITS)
             return False
         except OSError:
             data = self._lost()
+        self._next_waits = 1
         self._protocol.receive_data(data)
         return True
 
@@ -155,9 +167,12 @@ class Wire:
             if self._descriptor is None:
                 self._protocol.receive_data(bytes(await self.stream.receive_some(self.read_size)))
                 return
+            waits, next_waits = self.waits, self._next_waits
             await trio.lowlevel.wait_readable(self._descriptor())
             while not self.receive_now():  # a spurious wake-up
                 await trio.lowlevel.wait_readable(self._descriptor())
+            # A read after a wait shows nothing about one without.
+            self.waits, self._next_waits = max(waits - 1, 0), next_waits
         except (*BROKEN, OSError, ValueError):  # ValueError: the descriptor is -1, since a hook has closed the stream
             self._protocol.receive_data(self._lost())
 

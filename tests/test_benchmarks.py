@@ -14,7 +14,7 @@ import trio.testing
 if not sys.platform.startswith("linux"):
     pytest.skip("the benchmarks read /proc", allow_module_level=True)
 
-from benchmarks import chart, core, fairness, flood, instructions, load, pythons, relay, report, working
+from benchmarks import chart, core, fairness, flood, instructions, load, polling, pythons, relay, report, working
 from benchmarks.__main__ import THEMES
 from benchmarks.case import Case, Contender, Environment, Measure, Sample, Spread, UnavailableError, run
 from benchmarks.resources import memory
@@ -126,6 +126,8 @@ def test_load_generator() -> None:
             server = shared_server(env, kind)
             for each in LOADS.values():
                 assert load.send(server.port, 4, each) > 0
+            for reconnect in (False, True):
+                assert polling.send(server.port, 5, 2, 1024, reconnect=reconnect) > 0
         handshake_server = shared_server(env, "bare handshake")
         assert load.send(handshake_server.port, 4, load.Load(handshake=True, reconnect=True)) > 0
         assert memory(handshake_server.pid) > 1000

@@ -50,7 +50,7 @@ def test_cache_without_a_bound_is_found(source: str) -> None:
 def test_replies_with_many_status_codes_are_not_kept() -> None:
     for detail in range(1000):
         Reply(450, "x", f"4.{detail}.{detail}")
-    assert replies._check.cache_info().currsize <= 256
+    assert replies._derived.cache_info().currsize <= 256
 
 
 @pytest.mark.parametrize(("size", "cached"), [(200, True), (1000, False)])

@@ -409,7 +409,7 @@ class BodyReader:
         if session.over:
             raise self._fail("the client disconnected")
         paused = -1 if session.turns is None else session.turns.pause()
-        if session.wire.quick:
+        if session.wire.quick and not session.wire.waits:
             await trio.lowlevel.checkpoint()
             if session.wire.receive_now():
                 if session.turns is not None:

@@ -328,7 +328,7 @@ class SessionTask:
             if self.wire.broken:
                 return None
             paused = -1 if self.turns is None else self.turns.pause()
-            if self.wire.quick:
+            if self.wire.quick and not self.wire.waits:
                 await trio.lowlevel.checkpoint()
                 if self.wire.receive_now():
                     if self.turns is not None and self.turns.begin(paused):

@@ -48,18 +48,25 @@ NEWLINE = lazy_pattern(r"\r\n|\r|\n")
 
 
 @functools.lru_cache(maxsize=256)  # a peer can send 300,000 combinations
-def _check(code: int, status: str | None) -> None:
+def _derived(code: int, status: str | None) -> tuple[bool, bool, bool, str]:
+    """Return what follows from the code: ``accepted``, ``intermediate``, ``refused``, and the status that is sent.
+
+    Raises ValueError for an invalid code or status.
+    """
     # RFC 5321 4.2 limits the second digit to 0 to 5. Servers use other codes, which a client must be able to represent;
     # the first digit decides (4.3.2). Which codes are allowed as reply to a command is checked with `Command.codes`.
     if not 200 <= code <= 599:
         raise ValueError(f"invalid reply code {code}, must be 200 to 599")
-    if not status:
-        return
-    match = STATUS.fullmatch(status)
-    if match is None:
-        raise ValueError(f"invalid enhanced status code {status!r}, expected one such as 5.1.1 (RFC 3463 2)")
-    if match[1] != str(code)[0]:
-        raise ValueError(f"enhanced status code {status} does not match reply code {code} (RFC 2034 4)")
+    if status:
+        match = STATUS.fullmatch(status)
+        if match is None:
+            raise ValueError(f"invalid enhanced status code {status!r}, expected one such as 5.1.1 (RFC 3463 2)")
+        if match[1] != str(code)[0]:
+            raise ValueError(f"enhanced status code {status} does not match reply code {code} (RFC 2034 4)")
+    if 300 <= code < 400:
+        return False, True, False, ""
+    sent = DEFAULT_STATUS.get(code, f"{code // 100}.0.0") if status is None else status
+    return code < 300, False, code >= 400, sent
 
 
 @frozen(eq=False, repr=False)
@@ -85,19 +92,19 @@ class Reply(Value):
     _bytes: bytes = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        code = self.code
-        if not (type(code) is int and type(self.text) is str and (self.status is None or type(self.status) is str)):
+        code, text, status = self.code, self.text, self.status
+        if not (type(code) is int and type(text) is str and (status is None or type(status) is str)):
             # Called only here, since the three calls would add a fifth to the time for a reply.
             check_type(code, "code", int)
-            check_type(self.text, "text", str)
-            check_type(self.status, "status", str, optional=True)
-        _check(code, self.status)
-        status = DEFAULT_STATUS.get(code, f"{code // 100}.0.0") if self.status is None else self.status
+            check_type(text, "text", str)
+            check_type(status, "status", str, optional=True)
+        # A message has a reply of its own, with its id, so that what can be looked up is not computed.
+        accepted, intermediate, refused, sent = _derived(code, status)
         store = object.__setattr__
-        store(self, "accepted", code < 300)
-        store(self, "intermediate", 300 <= code < 400)
-        store(self, "refused", code >= 400)
-        store(self, "_bytes", encode_reply(code, self.text, "" if self.intermediate else status))
+        store(self, "accepted", accepted)
+        store(self, "intermediate", intermediate)
+        store(self, "refused", refused)
+        store(self, "_bytes", encode_reply(code, text, sent))
 
     @property
     def temporary(self) -> bool:

@@ -1,4 +1,4 @@
-"""Performance properties that can be tested without measuring time: the number of writes."""
+"""Performance properties that can be tested without measuring time: the numbers of writes and of reads in vain."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from helpers import MESSAGE, NAME, Client, RecordingHooks, connect_tcp, connecte
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Server
+from smtp_trio._wire import Wire
+from smtp_trio.protocol import ServerProtocol
 
 RECIPIENTS = 50
 GROUP = [b"MAIL FROM:<me@client.test>", *(b"RCPT TO:<you%d@mx.test>" % n for n in range(RECIPIENTS)), b"DATA"]
@@ -83,3 +85,32 @@ def segments(stream: trio.SocketStream) -> int:
     (count,) = struct.unpack_from("=I", found, DATA_SEGMENTS_OUT)
     assert isinstance(count, int)
     return count
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="only POSIX has direct access to the descriptor")
+async def test_read_that_finds_nothing_is_seldom_tried_again() -> None:
+    """A peer behind a network never answers before the other tasks have run."""
+    near, far = trio.socket.socketpair()
+    with near, far:
+        wire = Wire(trio.SocketStream(near), ServerProtocol(), 1)
+        tried = []
+        for number in range(64):
+            if not wire.waits:
+                tried.append(number)
+                assert not wire.receive_now()
+            await far.send(b"x")
+            await wire.receive()
+        assert tried == [0, 1, 3, 7, 15, 31, 47, 63]
+
+        while wire.waits:
+            await far.send(b"x")
+            await wire.receive()
+        for _ in range(3):  # as long as it answers at once
+            await far.send(b"x")
+            assert attempt(wire) == (True, 0)
+        assert attempt(wire) == (False, 1)
+
+
+def attempt(wire: Wire) -> tuple[bool, int]:
+    """Read without waiting. Return whether that has found something, and how many reads wait from then on."""
+    return wire.receive_now(), wire.waits
