@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,10 @@ class StoppedError(Exception):
     """The reply was 421."""
 
 
+class BusyError(Exception):
+    """The reply was 451 after 30 seconds: the disk is so busy that the server has not waited for it any longer."""
+
+
 @define
 class Load:
     """Messages to send, and their outcomes."""
@@ -74,7 +79,7 @@ class Load:
     accepted: set[int] = Factory(set)
     """The numbers of the messages that got a 250."""
     unknown: set[int] = Factory(set)
-    """The numbers of the messages that were sent completely when the connection was lost."""
+    """The numbers of the messages that were sent completely when the connection was lost, or the disk was too slow."""
     refused: set[int] = Factory(set)
     """The numbers of the messages that were sent completely and got 421."""
     make: Callable[[int], bytes] = message
@@ -99,7 +104,7 @@ class Load:
 
     def _connection(self, port: int) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=240) as sock, sock.makefile("rb") as replies:
+            with socket.create_connection(("127.0.0.1", port), timeout=500) as sock, sock.makefile("rb") as replies:
                 self._expect(replies.readline(), b"220")
                 sock.sendall(b"HELO load.test\r\n")
                 self._expect(replies.readline(), b"250")
@@ -118,7 +123,16 @@ class Load:
             sock.sendall(self.make(number)[:-1])
             sent = True  # the message may be stored once the next octets are sent
             sock.sendall(b"\n.\r\n")
-            self._expect(reply(), b"250")
+            began = time.monotonic()
+            line = reply()
+            if line.startswith(b"451") and time.monotonic() - began > 20:
+                raise BusyError
+            self._expect(line, b"250")
+        except BusyError:
+            with self._lock:
+                self.unknown.add(number)
+                self.todo.put(number)
+            return
         except ConnectionError:
             with self._lock:
                 if sent:
