@@ -78,6 +78,7 @@ class UngroupedSQLite(SQLite):
 def ungrouped(store: Store[Any]) -> Store[Any]:
     """Return a store that commits every message alone, with a private attribute as in `UngroupedMaildir`."""
     store._group._max_size = 1
+    del store._group._lanes[1:]
     return store
 
 
