@@ -59,7 +59,8 @@ class Transaction:
 
     def envelope(self, protocol: ServerProtocol) -> Envelope | None:
         """Return the envelope of the open transaction, or of the one that the pending MAIL would open, or None."""
-        if self.body is not None:  # a store asks three times: another object each time would be 4 % of the instructions of a message
+        # A store asks three times. Another object each time would be 4 % of the instructions of a message.
+        if self.body is not None:
             return self.body.envelope
         mail = protocol.state.mail
         if mail is None:
