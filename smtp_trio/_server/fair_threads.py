@@ -125,7 +125,8 @@ class FairThreads:
     ) -> ResultT | None:
         """Call ``function()`` in a thread when it is the turn of ``client``, and return its result.
 
-        A cancellation waits for the thread once ``function`` has been called.
+        A cancellation waits for the thread once ``function`` has been called, unless it computes at idle priority, which can
+        take as long as the processor is busy. The thread is then still counted until it ends.
 
         :param client: the group of the client, and the client; see `turn_of`.
         :param wanted: called when the computation had to wait and its turn has come. If it returns False, ``function`` is
@@ -139,7 +140,8 @@ class FairThreads:
             if clock_jumps():
                 await trio.lowlevel.checkpoint()
                 return function()
-            return await run_in_thread(partial(self._compute, function), limiter=self._limiter)
+            work = partial(self._compute, function)
+            return await run_in_thread(work, limiter=self._limiter, abandon_on_cancel=self._idle)
         finally:
             self._turns.release()
 

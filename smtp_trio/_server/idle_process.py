@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import PurePath
 
 from ..protocol.sasl.key_derivation import HERE, key_derivation
 
@@ -22,7 +24,13 @@ from ..protocol.sasl.key_derivation import HERE, key_derivation
 #
 # The process runs a few lines that import nothing of this package, reads requests until its input ends, and so ends with
 # the server. A password is sent through a pipe, and never in an argument. Without such a process (the system forbids to
-# start one, or it was killed) the thread derives the key itself, at the usual priority.
+# start one, it was killed, or the program is not an interpreter) the thread derives the key itself, at the usual priority.
+#
+# A process that does not get the processor answers late, so nothing may wait for it in order to end: `FairThreads` abandons
+# a cancelled request, and `IdleProcess.close` kills the process first.
+#
+# A key that is read must be that of the request: another one could be that of somebody else's password. So the process is
+# ended whenever a request is given up between its writing and its answer, and a fork of this program starts its own.
 
 PROGRAM = """
 import hashlib, json, os, signal, sys
@@ -42,6 +50,11 @@ for line in sys.stdin:
     print(key.hex(), flush=True)
 """
 
+#: How the names of programs begin that take the options of an interpreter.
+INTERPRETERS = ("python", "pypy")
+#: Octets to read at a time; more than a key has.
+SIZE = 4096
+
 
 class IdleProcess:
     """Derives one key at a time. Its functions block: call them in a thread."""
@@ -49,6 +62,7 @@ class IdleProcess:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._inherited: list[subprocess.Popen[bytes]] = []  # kept: their end is not noted here
 
     def scrypt(
         self, password: memoryview, *, salt: bytes, n: int, r: int, p: int, maxmem: int = 0, dklen: int = 64
@@ -64,27 +78,26 @@ class IdleProcess:
 
     def _ask(self, password: memoryview, **request: str | int) -> bytes:
         """Let the process derive a key; return b"" if it does not."""
+        key = b""
         with self._lock:
-            with suppress(OSError):
-                process = self._running()
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(json.dumps({"password": password.hex(), **request}).encode() + b"\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
-                if answer.endswith(b"\n"):
-                    return bytes.fromhex(answer.decode())
-            self._end()
-        return b""
+            try:
+                key = exchange(self._running(), json.dumps({"password": password.hex(), **request}))
+            except (OSError, ValueError):
+                pass
+            finally:
+                if not key:
+                    self._end()
+        return key
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            if getattr(sys, "frozen", False):  # it would be the program itself that is started
+            # In a frozen or embedded interpreter, this would be the program itself.
+            if not PurePath(sys.executable or "").name.lower().startswith(INTERPRETERS):
                 raise OSError("no interpreter")
             command = [sys.executable, "-I", "-S", "-c", PROGRAM]
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(  # noqa: S603 -- the command is constant
-                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd="/"
+                command, bufsize=0, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd="/"
             )
         return self._process
 
@@ -97,14 +110,46 @@ class IdleProcess:
                 process.communicate(timeout=1)
 
     def close(self) -> None:
-        """End the process. It is started again when it is needed."""
-        with self._lock:
+        """End the process, also while a thread waits for it. It is started again when it is needed."""
+        while not self._lock.acquire(timeout=0.05):
+            process = self._process
+            if process is not None:
+                process.kill()
+        try:
             self._end()
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """Leave the process to the parent of this one, after a fork. Its lock may be held by a thread that does not exist here."""
+        self._lock = threading.Lock()
+        process, self._process = self._process, None
+        if process is not None:
+            self._inherited.append(process)
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                pipe.close()
+
+
+def exchange(process: subprocess.Popen[bytes], request: str) -> bytes:
+    """Send a request to the process and return its answer. Raises ValueError if that is not complete."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    rest = memoryview(request.encode() + b"\n")
+    while rest:
+        rest = rest[process.stdin.write(rest) :]
+    answer = b""
+    while not answer.endswith(b"\n"):
+        if not (more := process.stdout.read(SIZE)):
+            raise ValueError("the process has ended")
+        answer += more
+    return bytes.fromhex(answer.decode())
 
 
 #: The one of this program: there is never more than one such process.
 IDLE = IdleProcess()
 atexit.register(IDLE.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=IDLE.forget)
 
 
 def use_idle_process() -> None:
