@@ -58,9 +58,11 @@ DEFAULTS: dict[str, Any] = {
 }
 #: Texts of errors with which a server refuses a user. In other languages they are not recognised.
 REFUSED = ("password authentication failed", "no password supplied")
-#: Settings of a session. They let the server find a client that has disappeared, whose locks and leases others wait for.
+#: Settings of a session. They let the server find a client that has disappeared, whose locks and leases others wait for. With
+#: another level of isolation, a statement would not see what was committed while it waited for a lock, such as a new group.
 SESSION = {
     "TimeZone": "UTC",
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "60s",
     "tcp_keepalives_idle": "60",
     "tcp_keepalives_interval": "10",

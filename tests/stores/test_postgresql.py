@@ -24,6 +24,7 @@ from .sessions import body, large, transaction
 psycopg = pytest.importorskip("psycopg")
 
 from smtp_trio.stores._postgresql_connection import store_error  # noqa: E402
+from smtp_trio.stores._postgresql_queue import create_group  # noqa: E402
 from smtp_trio.stores._postgresql_schema import guarantee, weakness  # noqa: E402
 from smtp_trio.stores.postgresql import PostgreSQL  # noqa: E402
 
@@ -579,6 +580,23 @@ async def test_message_whose_transaction_ends_after_a_later_one_is_delivered(
                                     await trio.to_thread.run_sync(other.execute, "SELECT pg_sleep(0.02)")
             assert len(set(handled)) == 3
             assert set(handled) == set(await stored(one))
+
+
+@interop
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+async def test_message_that_waits_for_a_new_group_is_delivered_to_it(
+    server: PostgresServer, schema: str, isolation: str
+) -> None:
+    """Also where an administrator has chosen another level of isolation, with which it would not see the group."""
+    options = "-c default_transaction_isolation=" + isolation.replace(" ", "\\ ")
+    async with opened(server, schema, options=options) as store:
+        with connected(server, schema) as db, connected(server) as other:
+            async with trio.open_nursery() as nursery:
+                with db.transaction():
+                    create_group(db, "default")
+                    nursery.start_soon(put, store)
+                    await waiting_backend(other, "wait_event_type = 'Lock'")
+        assert await claim(store) is not None
 
 
 @interop
