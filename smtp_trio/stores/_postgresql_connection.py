@@ -46,6 +46,8 @@ ARRAY = struct.Struct("!5i")
 BYTEA = psycopg.adapters.types["bytea"].oid
 #: Seconds after the deadline of a call until its connection is shut down.
 GRACE = 5.0
+#: Seconds after an attempt to open a connection until `Link.ready` makes the next one.
+PAUSE = 1.0
 #: Parameters of libpq unless the URL has them: they find a host that has disappeared, and the primary of several hosts.
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": 10,
@@ -133,8 +135,8 @@ class Watchdog:
 class Link:
     """One connection to the server, which is opened when it is used and opened again when it is lost.
 
-    ``params`` are parameters of libpq. ``outage`` records failures. ``prepare`` is called with each new connection. The
-    methods other than `check_deadline` are called in one thread at a time.
+    ``params`` are parameters of libpq. ``outage`` records failures. ``prepare`` is called with each new connection. `call` and
+    `ready` can be called in several threads, of which the others wait; the other methods but `check_deadline` in one at a time.
     """
 
     def __init__(
@@ -154,12 +156,29 @@ class Link:
         self._socket: socket.socket | None = None
         self._deadline: float | None = None
         self._cancelled = self._warned = False
+        self._lock = threading.Lock()
+        self._next_attempt = 0.0  # of `ready`
+
+    def ready(self) -> bool:
+        """Return whether there is a connection, after an attempt to open one unless another has just failed."""
+        with self._lock:
+            if self.connection is not None and closed_by_server(self.connection):
+                self.close()
+            if self.connection is None and time.monotonic() >= self._next_attempt:
+                with suppress(psycopg.Error, StoreError):
+                    self.attempt(lambda db: None)
+                self._next_attempt = time.monotonic() + PAUSE
+            return self.connection is not None
 
     def call(self, work: Callable[[Connection], T]) -> T:
         """Call ``work`` with the connection, and return its result. Raises `StoreError`.
 
         It begins an outage if the server does not respond, and ends it if it does.
         """
+        with self._lock:
+            return self._call(work)
+
+    def _call(self, work: Callable[[Connection], T]) -> T:
         try:
             result = self.attempt(work)
         except (psycopg.Error, UnicodeError) as error:

@@ -54,7 +54,8 @@ T = TypeVar("T")
 # If the server refuses the statement because of one message, each message is committed on its own.
 #
 # Two groups are committed at the same time, on two connections (see `_group.py`). A message of the later one may thus become
-# visible first, as with two servers that share the database.
+# visible first, as with two servers that share the database. While one of the connections cannot be opened, such as at a limit
+# of their number, the groups take turns on the other.
 #
 # Large messages
 # --------------
@@ -246,7 +247,9 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
 
     def _commit(self, messages: Sequence[PostgreSQLSpool], *, second: bool = False) -> dict[PostgreSQLSpool, Exception]:
         """Store a group, on one of the two connections that groups have."""
-        writer = self._second if second else self._writer
+        writer, other = (self._second, self._writer) if second else (self._writer, self._second)
+        if other.connection is not None and not writer.ready():
+            writer = other
         errors: dict[PostgreSQLSpool, Exception] = {}
         try:
             try:

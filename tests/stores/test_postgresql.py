@@ -502,6 +502,33 @@ async def test_second_group_is_committed_while_the_first_waits(server: PostgresS
 
 
 @interop
+@pytest.mark.parametrize("lost", ["_writer", "_second"])
+async def test_groups_share_a_connection_while_the_other_cannot_be_opened(
+    server: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """As when a limit of connections is reached while they are lost. Nothing is refused, and the log has no outage."""
+    monkeypatch.setattr("smtp_trio.stores._postgresql_connection.PAUSE", 0)
+    async with opened(server, schema) as store:
+        link = getattr(store, lost)
+        user, link._params["user"] = link._params["user"], "unknown"
+        with connected(server) as db:
+            db.execute("SELECT pg_terminate_backend(%s, 5000)", [link.connection.info.backend_pid])
+
+        async def write() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(put, store)
+
+        await write()
+        assert link.connection is None
+        assert await store.count() == 20
+        assert not [record for record in caplog.records if record.name == "smtp_trio.stores"]
+        link._params["user"] = user
+        await write()
+        assert link.connection is not None
+
+
+@interop
 async def test_message_whose_pieces_are_lost_is_refused(server: PostgresServer, schema: str) -> None:
     """A crash of the server can lose them, as can a store that was opened while this one was not connected."""
     async with opened(server, schema) as store:
