@@ -75,7 +75,8 @@ class StoreGauge:
         if (began := trio.current_time()) >= self._next:
             self._next = began + COUNT_INTERVAL  # set before counting, so that concurrent requests do not count as well
             self._messages, self._indexed = await self._count(), await indexed(store)
-            self._groups = await group_counts(store)
+            # One that has not answered in its time is not asked again: the request for these numbers waits meanwhile.
+            self._groups = None if self._messages is None else await group_counts(store)
             self._next = began + max(COUNT_INTERVAL, COUNT_FRACTION * (trio.current_time() - began))
         return StoreNumbers(messages=self._messages, indexed=self._indexed, groups=self._groups)
 

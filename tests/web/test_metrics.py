@@ -13,8 +13,9 @@ from smtp_trio import Pool, Reply, Server, Session
 from smtp_trio.policies import Layer
 from smtp_trio.protocol import Rcpt
 from smtp_trio.relay import Relay
-from smtp_trio.stores import GroupCounts, Maildir, Memory, SQLite, Store
+from smtp_trio.stores import GroupCounts, Maildir, Memory, Query, SQLite, Store, StoreError
 from smtp_trio.web import app
+from smtp_trio.web._measuring import StoreGauge
 
 from .helpers import client
 
@@ -89,6 +90,30 @@ async def test_the_messages_of_groups_are_exposed(tmp_path: Path) -> None:
     assert (found["waiting"], found["in_flight"], found["dead"]) == (2, 0, 1)
     assert await scrape_one(Ahead()) == {"in_flight": 2, "dead": 3}
     assert await scrape_one(Maildir(tmp_path / "mail")) == {}
+
+
+class Silent(Store[Any]):
+    """A store whose engine does not respond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def count(self, query: Query | str = "", *, limit: int | None = None) -> int:
+        self.asked.append("count")
+        raise StoreError("no answer")
+
+    async def groups(self) -> dict[str, GroupCounts]:
+        self.asked.append("groups")
+        return {}
+
+
+async def test_store_that_does_not_respond_is_asked_once() -> None:
+    """Each further question could take a timeout of its own, and the scrape would wait for all of them."""
+    store = Silent()
+    numbers = await StoreGauge(store).read()
+    assert (numbers.messages, numbers.groups) == (None, None)
+    assert store.asked == ["count"]
 
 
 async def scrape_one(store: Store[Any]) -> dict[str, float]:
