@@ -226,6 +226,8 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
                 # A limit of connections is noticed now, and not when the first messages come at the same time.
                 await run_in_thread(lambda: self._second.call(lambda db: None), limiter=self._group.second_limiter)
             except StoreError as error:
+                with trio.CancelScope(shield=True):
+                    await self.aclose()
                 raise self._store_error(error) from error
 
     def _close(self) -> None:

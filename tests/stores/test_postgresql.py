@@ -502,6 +502,16 @@ async def test_second_group_is_committed_while_the_first_waits(server: PostgresS
 
 
 @interop
+async def test_store_without_its_second_connection_is_not_opened(server: PostgresServer, schema: str) -> None:
+    """A limit of connections is found at the start. No connection stays open."""
+    store = PostgreSQL(server.url(schema=schema))
+    store._second._params["user"] = "unknown"
+    with pytest.raises(StoreError, match="unknown"):
+        await store.open()
+    assert store._writer.connection is None
+
+
+@interop
 @pytest.mark.parametrize("lost", ["_writer", "_second"])
 async def test_groups_share_a_connection_while_the_other_cannot_be_opened(
     server: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, lost: str
