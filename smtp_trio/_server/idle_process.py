@@ -81,7 +81,7 @@ class IdleProcess:
         key = b""
         with self._lock:
             try:
-                key = exchange(self._running(), json.dumps({"password": password.hex(), **request}))
+                key = exchange(self._running(), encode({"password": password, **request}))
             except (OSError, ValueError):
                 pass
             finally:
@@ -130,13 +130,17 @@ class IdleProcess:
                 pipe.close()
 
 
-def exchange(process: subprocess.Popen[bytes], request: str) -> bytes:
+def encode(request: dict[str, memoryview | str | int]) -> memoryview:
+    """Return the line of a request. It is a memoryview, so that no traceback with the variables of all frames has it."""
+    return memoryview(json.dumps(request, default=memoryview.hex).encode() + b"\n")
+
+
+def exchange(process: subprocess.Popen[bytes], request: memoryview) -> bytes:
     """Send a request to the process and return its answer. Raises ValueError if that is not complete."""
     assert process.stdin is not None
     assert process.stdout is not None
-    rest = memoryview(request.encode() + b"\n")
-    while rest:
-        rest = rest[process.stdin.write(rest) :]
+    while request:
+        request = request[process.stdin.write(request) :]
     answer = b""
     while not answer.endswith(b"\n"):
         if not (more := process.stdout.read(SIZE)):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -85,17 +86,21 @@ def test_key_is_derived_again_if_the_answer_is_none(
 
 
 def test_process_is_ended_if_a_request_is_given_up(idle: IdleProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the next request would get the answer to this one."""
+    """Otherwise the next request would get the answer to this one. Its password is in no variable of a traceback."""
+    secret = memoryview(b"Tr0ub4dor")
 
-    def give_up(process: subprocess.Popen[bytes], request: str) -> bytes:
+    def give_up(process: subprocess.Popen[bytes], request: memoryview) -> bytes:
         assert process.stdin is not None
-        process.stdin.write(request.encode() + b"\n")
+        process.stdin.write(request)
         raise MemoryError
 
     with monkeypatch.context() as patch:
         patch.setattr("smtp_trio._server.idle_process.exchange", give_up)
-        with pytest.raises(MemoryError):
-            idle.pbkdf2_hmac("sha256", memoryview(b"other"), b"salt", 2)
+        with pytest.raises(MemoryError) as caught:
+            idle.pbkdf2_hmac("sha256", secret, b"salt", 2)
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "password = <memory" in shown
+    assert secret.hex() not in shown
     assert keys(idle) == EXPECTED
 
 
