@@ -91,6 +91,12 @@ class Peer:
         await self._stream.send_all(b".\r\n")
         return (await self._stream.receive_some())[:3]
 
+    async def quit(self) -> None:
+        """Leave, and wait until the server has ended the session. Only then a new client surely gets one."""
+        await self._stream.send_all(b"QUIT\r\n")
+        while await self._stream.receive_some():
+            pass
+
 
 @pytest.mark.parametrize("store", ["maildir", "sqlite"])
 async def test_sessions_at_the_limit_store_their_messages(tmp_path: Path, store: str) -> None:
@@ -110,6 +116,7 @@ async def test_sessions_at_the_limit_store_their_messages(tmp_path: Path, store:
                 nursery.start_soon(peer.begin)
         for peer in served:
             assert await peer.end() == b"250"
+            await peer.quit()
         for peer in peers:
             await peer._stream.aclose()
         await program.send("a@b.test", ["c@d.test"], b"Subject: after\r\n\r\n")
