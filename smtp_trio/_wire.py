@@ -87,9 +87,9 @@ class OctetProtocol(Protocol):
 # * `receive` waits with `trio.lowlevel.wait_readable`, a full checkpoint, and then reads directly. `receive_now` tries
 #   to read without waiting and is only called right after a checkpoint: a peer that answers at once has often done so
 #   while other tasks ran, and then no deadline has to be moved and the descriptor need not be registered with epoll.
-# * A peer behind a network never answers so soon, and then the checkpoint and the read that finds nothing are a seventh of
-#   the bytecodes that are executed for a message. So such a peer is waited for at once: after an attempt that has found
-#   nothing once, then in the next 2 reads, 4, and so on up to MOST_WAITS (``waits``), before the next attempt.
+# * A peer that is reached over a network never answers so soon, and then the checkpoint and the read that finds nothing are
+#   a seventh of the bytecodes that are executed for a message. So after a `receive_now` that has found nothing, the next
+#   read waits at once; after the second in a row the next two reads do, then four, and so on up to MOST_WAITS (``waits``).
 #
 # Thus writing is never a checkpoint and reading always includes one. That is enough, since a session cannot run for
 # long without reading. The exception is a client that sends 64 KiB of commands in one segment; for this there is

@@ -29,8 +29,9 @@ from ..protocol.sasl.key_derivation import HERE, key_derivation
 # A process that does not get the processor answers late, so nothing may wait for it in order to end: `FairThreads` abandons
 # a cancelled request, and `IdleProcess.close` kills the process first.
 #
-# A key that is read must be that of the request: another one could be that of somebody else's password. So the process is
-# ended whenever a request is given up between its writing and its answer, and a fork of this program starts its own.
+# A key that is read must be that of the request: with the key of an earlier request, a client could log in with the password
+# of another user. So the process is ended whenever a request is given up between its writing and its answer, and a fork of
+# this program starts its own.
 
 PROGRAM = """
 import hashlib, json, os, signal, sys
