@@ -31,7 +31,7 @@ from attrs import frozen
 from .attackers import KINDS
 from .case import Environment, UnavailableError, cores, pinned
 from .resources import cpu_seconds, raise_descriptor_limit
-from .servers import ROOT, certificate, require_module
+from .servers import ROOT, certificate, kill, last_lines, require_module
 
 #: Set in the process that runs in the namespace.
 INSIDE = "SMTP_TRIO_ATTACK_NAMESPACE"
@@ -143,12 +143,12 @@ def running(name: str, core: int, directory: Path) -> Iterator[int]:
                 break
             except ConnectionRefusedError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{command} does not listen: {log.read_text(errors='replace')}") from None
+                    last = last_lines(log.read_text(errors="replace"))
+                    raise RuntimeError(f"{command} does not listen:\n{last}") from None
                 time.sleep(0.02)
         yield process.pid
     finally:
-        process.kill()
-        process.wait()
+        kill(process)
 
 
 @contextmanager

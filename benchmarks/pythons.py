@@ -33,7 +33,7 @@ def interpreter(version: str) -> str:
         [_installed(version), "-m", "venv", str(directory)],
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages],
     ):
-        if subprocess.run(command, capture_output=True, check=False, timeout=120).returncode:
+        if subprocess.run(["timeout", "600", *command], capture_output=True, check=False).returncode:
             raise UnavailableError(f"pip could not install {', '.join(packages)} for Python {version}")
     return python
 

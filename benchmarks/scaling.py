@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +27,7 @@ from pathlib import Path
 from attrs import Factory, define
 
 from .case import UnavailableError
-from .servers import PATH, ROOT, require_module, require_program
+from .servers import PATH, ROOT, kill, last_lines, require_module, require_program
 
 NETWORK = "10.77.0"
 SUBNET = f"{NETWORK}.0/24"
@@ -64,14 +63,6 @@ backend intakes
 def address(host: str) -> str:
     """Return the address of a host."""
     return f"{NETWORK}.{HOSTS[host]}"
-
-
-def is_running(pid: str) -> bool:
-    """Return whether a process exists and has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------
@@ -119,29 +110,26 @@ class Network:
             )
 
     def kill(self, name: str) -> None:
-        """Kill a program, and all processes that it has started, as a power cut would."""
-        process = self.running.pop(name)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.kill()
-        process.wait()
-        for pid in map(int, children):
-            with suppress(
-                ProcessLookupError
-            ):  # a server process of PostgreSQL ends by itself when the postmaster has ended
-                os.kill(pid, signal.SIGKILL)
-        # Until they have ended they could write to the data directory that is removed next.
-        self.wait(lambda: not any(map(is_running, children)), f"the end of {name}")
+        """Kill a program, and the processes that it has started."""
+        kill(self.running.pop(name))
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
+    def ended(self) -> list[str]:
+        """Return the programs that have ended, each with its last lines. Only the senders end by themselves, with code 0."""
+        return [
+            f"{name} has ended ({process.returncode}):\n{last_lines(self.log(name))}"
+            for name, process in self.running.items()
+            if process.poll() is not None and not (name == "client" and process.returncode == 0)
+        ]
+
     def wait(self, condition: Callable[[], object], what: str, timeout: float = START_TIMEOUT) -> None:
-        """Wait until a condition holds."""
+        """Wait until a condition holds. Raises RuntimeError when a program has ended, or the time is over."""
         deadline = time.monotonic() + timeout
         while not condition():
-            for name, process in self.running.items():
-                if process.poll() is not None:
-                    raise RuntimeError(f"{name} has ended: {self.log(name)[-2000:]}")
+            if ended := self.ended():
+                raise RuntimeError("\n".join(ended))
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{what}: not within {timeout:g} s")
             time.sleep(0.05)
@@ -151,8 +139,9 @@ class Network:
         for each in old:
             self.call(each, "ip", "address", "del", f"{PRIMARY}/24", "dev", "eth0", check=False)
         self.call(host, "ip", "address", "add", f"{PRIMARY}/24", "dev", "eth0")
-        for each in HOSTS:  # what gratuitous ARP does
-            self.call(each, "ip", "neighbour", "flush", "all")
+        # What gratuitous ARP does. A host that has no entry, or that makes one again at once, is not an error.
+        for each in HOSTS:
+            self.call(each, "ip", "neighbour", "flush", "to", PRIMARY, check=False)
 
 
 @contextmanager
@@ -184,9 +173,8 @@ def network(directory: Path) -> Iterator[Network]:
         try:
             yield net
         finally:
-            for name in list(net.running):
-                if net.running[name].poll() is None:
-                    net.kill(name)
+            for name in [name for name, process in net.running.items() if process.poll() is None]:
+                net.kill(name)
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
@@ -275,7 +263,7 @@ class PostgreSQL:
 
     def promote(self, host: str) -> None:
         """Make the standby on a host the primary."""
-        self.net.call(host, POSTGRESQL / "pg_ctl", "promote", "-D", self.data(host), user="postgres")
+        self.net.call(host, POSTGRESQL / "pg_ctl", "promote", "-t", "600", "-D", self.data(host), user="postgres")
 
 
 ENGINES: dict[str, Callable[[Network], Redis | PostgreSQL]] = {"redis": Redis, "postgresql": PostgreSQL}
@@ -363,8 +351,8 @@ class Run:
 
     def finish(self) -> list[str]:
         """Wait for the last messages, print the figures, and return what is wrong."""
-        client = self.net.running.pop("client")
-        client.wait()
+        client = self.net.running["client"]
+        self.net.wait(lambda: client.poll() is not None, "the last messages of the senders", 3600)
         accepted = {number for number, _ in self.lines("client")}
         problems = []
         deadline = time.monotonic() + DRAIN_TIMEOUT
@@ -372,9 +360,7 @@ class Run:
             time.sleep(0.2)
         if lost:
             problems.append(f"{len(lost)} of the accepted messages were not handled, such as {sorted(lost)[:3]}")
-        for name, process in self.net.running.items():
-            if process.poll() is not None:
-                problems.append(f"{name} has ended: {self.net.log(name)[-500:]}")
+        problems += self.net.ended()
         times = sorted(float(when) for _, when in self.lines("client"))
         gaps = sorted((after - before for before, after in pairwise(times)), reverse=True)
         deliveries = Counter(tuple(line) for line in self.handled())

@@ -6,13 +6,16 @@ import atexit
 import functools
 import importlib.util
 import os
+import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -22,6 +25,8 @@ from .case import Environment, UnavailableError, cores, pinned
 HERE = Path(__file__).parent
 ROOT = HERE.parent  # the working directory for `-m benchmarks`
 HOST = "127.0.0.1"
+#: The ports of servers.
+PORTS = range(10_000, 20_000)
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"  # Debian has Postfix's programs there
 
 
@@ -128,10 +133,50 @@ SERVERS: dict[str, Callable[[Environment, int], list[str]]] = {
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that is free, and that nothing else gets before the server listens there.
+
+    It is below the range from which Linux chooses ports itself, and not among those that the tests use. Where it chooses, the
+    port may be taken at any moment, even by the connection with which `start` finds out whether the server listens.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
+    raise RuntimeError("no port is free")
+
+
+def last_lines(text: str) -> str:
+    """Return the end of a log, where an error is: so little that it can be read in an excerpt of another log."""
+    return "\n".join(line[:500] for line in text.splitlines()[-6:])
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and the processes that it has started, as a power cut would, and wait until all have ended.
+
+    They would notice the end of the program only a moment later, and meanwhile write to a directory that is removed.
+    """
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGSTOP)  # so that it starts no other process after its children were listed
+    children: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # when it has ended meanwhile
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            children += map(int, (task / "children").read_text().split())
+    process.kill()
+    process.wait()
+    for pid in children:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while any(map(is_running, children)):
+        time.sleep(0.01)
 
 
 def start(env: Environment, make: Callable[[Environment, int], list[str]], *on: int) -> Process:
@@ -144,8 +189,7 @@ def start(env: Environment, make: Callable[[Environment, int], list[str]], *on: 
     log = env.directory / f"log-{port}"
     with pinned(*on or cores()[:1]), log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
-    env.stack.callback(process.wait)
-    env.stack.callback(process.kill)
+    env.stack.callback(kill, process)
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -154,7 +198,7 @@ def start(env: Environment, make: Callable[[Environment, int], list[str]], *on: 
             time.sleep(0.02)
         else:
             return Process(process.pid, port)
-    raise RuntimeError(f"{command} does not listen: {log.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(f"{command} does not listen:\n{last_lines(log.read_text(errors='replace'))}")
 
 
 def shared_server(env: Environment, name: str) -> Process:

@@ -29,7 +29,7 @@ from smtp_trio.stores import read
 
 from .case import Environment
 from .resources import cpu_seconds, memory, raise_descriptor_limit
-from .servers import HOST, ROOT, certificate
+from .servers import HOST, ROOT, certificate, last_lines
 from .soak_peers import MAX_SIZE, message
 from .watched import Watched, watched
 
@@ -188,7 +188,7 @@ def listening(server: Watched, log: Path) -> int:
     deadline = time.monotonic() + 600
     while not (found := re.search(r"127\.0\.0\.1:(\d+)", log.read_text())):
         if server.process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server does not listen: {log.read_text()}")
+            raise RuntimeError(f"the server does not listen:\n{last_lines(log.read_text())}")
         time.sleep(0.02)
     return int(found[1])
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import frozen
 
-from .servers import ROOT
+from .servers import ROOT, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ class Watched:
         while not line.endswith(b"\n"):
             more = os.read(self.pipe, 65536)
             if not more:
-                raise RuntimeError(f"the server has ended ({self.process.wait()}): {self.log.read_text()[-4000:]}")
+                raise RuntimeError(f"the server has ended ({self.process.wait()}):\n{last_lines(self.log.read_text())}")
             line += more
         found: dict[str, int] = json.loads(line)
         return found
