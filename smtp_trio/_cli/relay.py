@@ -24,7 +24,7 @@ from .relay_options import (
     running_relay,
 )
 from .service_manager import ServiceManager
-from .store_option import open_store, relayed_store_option, wait_for_store
+from .store_option import open_store, relayed_store_option
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -85,10 +85,11 @@ async def relay_until_stopped(options: argparse.Namespace, prepared: PreparedRel
         if early_signals:
             return 0
         become(options.run_as)
-        if options.wait and not await wait_for_store(options.store, signals):
-            return 0
-        async with open_store(options.store, purpose="read"), running_relay(prepared):
-            async with trio.open_nursery() as nursery:
+        wait = (lambda: signals) if options.wait else None
+        async with open_store(options.store, purpose="read", wait=wait) as is_open:
+            if not is_open:
+                return 0
+            async with running_relay(prepared), trio.open_nursery() as nursery:
                 nursery.start_soon(manager.feed_watchdog)
                 await stop_on_signals(signals, prepared.relay.stop, manager)
                 nursery.cancel_scope.cancel()

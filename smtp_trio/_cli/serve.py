@@ -36,7 +36,7 @@ from .recipients_option import load_source, reload_source
 from .relay_options import PreparedRelay, prepare_relay, running_relay
 from .serve_options import ALL_DOMAINS, PORT, add_options, check_options
 from .service_manager import ServiceManager
-from .store_option import open_store, wait_for_store
+from .store_option import open_store
 from .switch_interval import short_switch_interval
 from .tls_files import ignore_undecodable_names, load_certificates
 from .unix_option import LMTP_PATH, unix_socket
@@ -175,9 +175,13 @@ async def serve(
         if http is not None:
             await http.open()
         become(options.user)
-        if options.wait and not await wait_for_store(options.store, signals):
-            return 0
-        async with open_store(options.store), running_relay(prepared) as relay:
+        async with AsyncExitStack() as stack:
+            is_open = await stack.enter_async_context(
+                open_store(options.store, wait=(lambda: signals) if options.wait else None)
+            )
+            if not is_open:
+                return 0
+            relay = await stack.enter_async_context(running_relay(prepared))
             log_start(listeners, options)
             async with trio.open_nursery() as nursery:
                 stop = stop_all(server.stop, relay)
@@ -200,22 +204,21 @@ async def serve_as_worker(
     server: Server, options: argparse.Namespace, reloads: Sequence[Reload], parent: ParentLink
 ) -> None:
     """Serve as one of several workers until the parent process sends SIGTERM."""
-    if options.wait:
-        async with aclosing(parent.signals()) as signals:
-            if not await wait_for_store(options.store, signals):
-                return
     measure = cache(partial(observe, server, options.store._group))  # from the first time that the parent asks
 
     def snapshot() -> Snapshot:
         return measure()()
 
-    async with open_store(options.store), aclosing(parent.signals(snapshot)) as signals, trio.open_nursery() as nursery:
-        nursery.start_soon(
-            handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), options.grace, logging.DEBUG
-        )
-        parent.report_ready()
-        await server.serve_listeners(list(map(to_listener, parent.sockets)), implicit_tls=options.implicit_tls)
-        nursery.cancel_scope.cancel()
+    async with open_store(options.store, wait=parent.signals if options.wait else None) as is_open:
+        if not is_open:
+            return
+        async with aclosing(parent.signals(snapshot)) as signals, trio.open_nursery() as nursery:
+            nursery.start_soon(
+                handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), options.grace, logging.DEBUG
+            )
+            parent.report_ready()
+            await server.serve_listeners(list(map(to_listener, parent.sockets)), implicit_tls=options.implicit_tls)
+            nursery.cancel_scope.cancel()
     parent.report(snapshot())
 
 
@@ -246,15 +249,16 @@ async def supervise(
         if http is not None:
             await http.open()
         become(options.user)
-        if options.wait and not await wait_for_store(options.store, signals):
-            return 0
-        # Opened once before the workers start: an error is printed once, and only one process creates a new database.
         async with AsyncExitStack() as stack:
-            async with open_store(options.store):
-                pass
+            # Opened once before the workers start: an error is printed once, and only one process creates a new database.
+            is_open = await stack.enter_async_context(
+                open_store(options.store, wait=(lambda: signals) if options.wait else None)
+            )
+            if not is_open:
+                return 0
+            if prepared is None and http is None:
+                await stack.aclose()  # this process does not use it
             relay = None
-            if prepared is not None or http is not None:
-                await stack.enter_async_context(open_store(options.store))
             if prepared is not None:  # in this process: one relay is enough, and it goes on when a worker ends
                 relay = await stack.enter_async_context(running_relay(prepared))
             log_start(listener_sets[0], options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,32 +43,46 @@ def relayed_store_option(text: str) -> Store[Any]:
 
 
 @asynccontextmanager
-async def open_store(store: Store[Any], *, purpose: str = "store") -> AsyncIterator[None]:
-    """Open a store to store or read mail, and close it at the end of the block. Raises UsageError if it cannot be opened."""
-    try:
-        await store.__aenter__()
-    except StoreError as error:
-        cause = error.__cause__ or error
-        place = (isinstance(cause, OSError) and cause.filename) or getattr(store, "path", store.url)
-        raise UsageError(f"cannot {purpose} mail in {place}: {describe_error(cause)}") from None
-    try:
-        yield
-    finally:
-        await store.__aexit__(None, None, None)
+async def open_store(
+    store: Store[Any], *, purpose: str = "store", wait: Callable[[], AsyncIterator[int]] | None = None
+) -> AsyncIterator[bool]:
+    """Open a store to store or read mail, and close it at the end of the block. Raises UsageError if it cannot be opened.
+
+    With ``wait`` from ``--wait``, which returns the signals of the program, try again until the store can be opened, or there
+    is an error for which it is useless to wait. The block is told False, and has no store, if a signal to stop comes first.
+    """
+    # The store is opened by the task that closes it, outside of the scope that ends the wait. It may have failed again between
+    # the two, such as a primary that is replaced just then.
+    while wait is None or await wait_for_store(store, wait()):
+        try:
+            await store.__aenter__()
+        except StoreError as error:
+            if wait is not None and not isinstance(error, UnusableStoreError):
+                continue
+            cause = error.__cause__ or error
+            place = (isinstance(cause, OSError) and cause.filename) or getattr(store, "path", store.url)
+            raise UsageError(f"cannot {purpose} mail in {place}: {describe_error(cause)}") from None
+        try:
+            yield True
+        finally:
+            await store.__aexit__(None, None, None)
+        return
+    yield False
 
 
 async def wait_for_store(store: Store[Any], signals: AsyncIterator[int]) -> bool:
-    """Try to open a store once a second, until that is possible, or there is an error for which it is useless to wait.
+    """Try to open a store once a second, until that was possible, or there is an error for which it is useless to wait.
 
-    Return False if a signal to stop comes first. The store is closed again: it has to be opened by the task that closes it,
-    and outside of the scope that ends this wait.
+    Return False if a signal to stop comes first. The store is closed again.
     """
-    waiting = False
+    logged = stopped = False
     async with trio.open_nursery() as nursery:
 
         async def stop_on_signal() -> None:
+            nonlocal stopped
             async for number in signals:
                 if number != signal.SIGHUP:
+                    stopped = True  # also when the store was opened in the meantime: nobody else is told of this signal
                     nursery.cancel_scope.cancel()
 
         nursery.start_soon(stop_on_signal)
@@ -79,10 +93,9 @@ async def wait_for_store(store: Store[Any], signals: AsyncIterator[int]) -> bool
             except UnusableStoreError:
                 break  # the caller, which opens the store, reports it
             except StoreError as error:
-                if not waiting:
+                if not logged:
                     WAITING_FOR_STORE.log(error=str(error))
-                waiting = True
+                logged = True
                 await trio.sleep(1)
         nursery.cancel_scope.cancel()
-        return True
-    return False
+    return not stopped

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
 from processes import running
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio.stores import SQLite
+from smtp_trio._cli.options import UsageError
+from smtp_trio._cli.store_option import open_store
+from smtp_trio.stores import Memory, SQLite, StoreError
+from smtp_trio.stores._errors import UnusableStoreError
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
@@ -62,3 +68,58 @@ async def test_store_for_which_it_is_useless_to_wait_is_an_error(command: str, t
         assert await program.wait() == 2
         assert "user_version 99 was written by a newer smtp_trio" in program.err.text
         assert "waiting for the store" not in program.err.text
+
+
+class FailsOnce(Memory):
+    """A store whose engine does not respond to the second attempt to open it."""
+
+    attempts = 0
+    failure = StoreError("the primary is being replaced")
+
+    async def open(self) -> None:
+        self.attempts += 1
+        if self.attempts == 2:
+            raise self.failure
+        await super().open()
+
+
+async def no_signals() -> AsyncIterator[int]:
+    await trio.sleep_forever()
+    yield 0
+
+
+async def test_store_that_fails_again_after_the_wait_is_waited_for_again(autojump_clock: MockClock) -> None:
+    store = FailsOnce()
+    async with open_store(store, wait=no_signals) as is_open:
+        assert is_open
+    assert store.attempts == 4
+
+
+async def test_without_wait_the_first_failure_is_an_error() -> None:
+    store = FailsOnce()
+    store.attempts = 1
+    with pytest.raises(UsageError, match=r"cannot store mail in memory:.*: the primary is being replaced"):
+        async with open_store(store):
+            pass
+
+
+async def test_error_after_the_wait_for_which_it_is_useless_to_wait_is_an_error(autojump_clock: MockClock) -> None:
+    store = FailsOnce()
+    store.failure = UnusableStoreError("another version")
+    with pytest.raises(UsageError, match="another version"):
+        async with open_store(store, wait=no_signals):
+            pass
+
+
+async def test_signal_that_comes_while_the_store_is_opened_is_not_lost() -> None:
+    async def sigterm() -> AsyncIterator[int]:
+        yield signal.SIGTERM
+        await trio.sleep_forever()
+
+    class OpensWhateverHappens(Memory):
+        async def open(self) -> None:
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+
+    async with open_store(OpensWhateverHappens(), wait=sigterm) as is_open:
+        assert not is_open
