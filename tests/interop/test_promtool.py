@@ -1,7 +1,8 @@
-"""``promtool`` of Prometheus accepts the metrics, and the alerts in contrib/."""
+"""``promtool`` of Prometheus accepts the metrics, and the alerts in contrib/ fire when they should."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .conftest import require
 
 pytestmark = pytest.mark.interop
 RULES = Path(__file__).parents[2] / "contrib" / "prometheus" / "smtp-trio.rules.yml"
+ALERTS = Path(__file__).with_name("alerts.yml")
 
 
 def promtool(*arguments: str, text: bytes = b"") -> tuple[int, bytes]:
@@ -36,3 +38,15 @@ async def test_metrics() -> None:
 def test_alerts() -> None:
     code, output = promtool("check", "rules", str(RULES))
     assert code == 0, output
+
+
+def test_alerts_fire(tmp_path: Path) -> None:
+    tests = tmp_path / "alerts.yml"
+    tests.write_text(ALERTS.read_text().replace("[RULES]", f'["{RULES}"]'))
+    code, output = promtool("test", "rules", str(tests))
+    assert code == 0, output
+
+
+def test_each_alert_has_a_test_in_which_it_fires() -> None:
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    assert alerts == re.findall(r"^      - alertname: (\w+)", ALERTS.read_text(), re.MULTILINE)
