@@ -74,7 +74,7 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
     secret.add_argument("--password", metavar="PASSWORD",
         help="the password; other users of this machine can see it in the process list")
     trust = parser.add_mutually_exclusive_group()
-    trust.add_argument("--tls-ca", metavar="FILE",
+    trust.add_argument("--cafile", metavar="FILE",
         help="certificate authorities to trust, in PEM (default: those of the system)")
     trust.add_argument("--insecure", action="store_true",
         help="accept any certificate")
@@ -254,7 +254,7 @@ def make_target(options: argparse.Namespace) -> Target:
         raise UsageError(f"--burl: invalid URL: {options.burl!r}")
     if not options.name or INVALID.search(options.name):
         raise UsageError(f"--name: invalid host name: {options.name!r}")
-    tls = client_context(options.tls_ca)
+    tls = client_context(options.cafile)
     if options.insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE

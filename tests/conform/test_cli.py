@@ -219,8 +219,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("mx.test", "--from", "a\ud800@b"), "--from: invalid address: "),
         (("mx.test", "--name", "a b"), "--name: invalid host name: 'a b'"),
         (("mx.test", "--burl", "imap://a b"), "--burl: invalid URL: 'imap://a b'"),
-        (("mx.test", "--tls-ca", "/nowhere"), "cannot read /nowhere: No such file or directory"),
-        (("mx.test", "--tls-ca", __file__), f"no certificate in {__file__}"),
+        (("mx.test", "--cafile", "/nowhere"), "cannot read /nowhere: No such file or directory"),
+        (("mx.test", "--cafile", __file__), f"no certificate in {__file__}"),
         (("a..b",), "a..b: cannot connect: invalid host name"),
         (
             ("mx.test", "--user", "a"),

@@ -152,7 +152,7 @@ def conform(server: Server, *options: str) -> tuple[int, JsonReport]:
     """
     command = [sys.executable, "-m", "smtp_trio", "conform", f"{server.host}:{server.port}", *EVERYTHING]
     command += ["--lmtp"] if server.setup.lmtp else []
-    command += ["--to", "bo@example.org", "--tls-ca", str(server.cafile), "--format", "json"]
+    command += ["--to", "bo@example.org", "--cafile", str(server.cafile), "--format", "json"]
     if server.setup.unknown is not None:
         command += ["--unknown", server.setup.unknown]
     if server.credentials is not None:
