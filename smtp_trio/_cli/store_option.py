@@ -49,7 +49,7 @@ async def open_store(
     """Open a store to store or read mail, and close it at the end of the block. Raises UsageError if it cannot be opened.
 
     With ``wait`` from ``--wait``, which returns the signals of the program, try again until the store can be opened, or there
-    is an error for which it is useless to wait. The block is told False, and has no store, if a signal to stop comes first.
+    is an error for which it is useless to wait. Yields False, without opening the store, if a signal to stop comes first.
     """
     # The store is opened by the task that closes it, outside of the scope that ends the wait. It may have failed again between
     # the two, such as a primary that is replaced just then.
@@ -82,7 +82,7 @@ async def wait_for_store(store: Store[Any], signals: AsyncIterator[int]) -> bool
             nonlocal stopped
             async for number in signals:
                 if number != signal.SIGHUP:
-                    stopped = True  # also when the store was opened in the meantime: nobody else is told of this signal
+                    stopped = True  # also if the store was opened meanwhile: nothing else receives this signal
                     nursery.cancel_scope.cancel()
 
         nursery.start_soon(stop_on_signal)
