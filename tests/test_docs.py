@@ -339,7 +339,7 @@ async def test_server_on_a_blocking_socket(capsys: pytest.CaptureFixture[str]) -
             assert client.getreply()[0] == 250
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(100)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, serve_one, listener)
             await trio.to_thread.run_sync(send, listener.getsockname()[1])

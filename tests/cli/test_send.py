@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +16,7 @@ import pytest
 import trio
 import trustme
 from attrs import define, field
+from ports import free_port
 from processes import HOST, TIMEOUT, Output, run, running, serving
 
 from smtp_trio import Body, Hooks, Reply, Server, Session
@@ -235,8 +235,7 @@ async def test_skipped_file_takes_precedence_over_a_deferred_message(tmp_path: P
         (maildir / name).mkdir(parents=True)
     (maildir / "new" / "1").write_bytes(MESSAGE)
     (maildir / "cur" / "2:2,S").write_bytes(b"\x7fELF")
-    with socket.create_server((HOST, 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     code, lines, _ = await send(f"--server={HOST}:{port}", "box", cwd=tmp_path)
     assert (code, lines) == (1, [f"deferred  <{YOU}>  not sent  box/new/1"])
     (maildir / "new" / "1").unlink()
@@ -333,8 +332,7 @@ async def test_messages_after_a_refused_one_are_sent(tmp_path: Path, mail: Path)
 
 
 async def test_connection_refused(tmp_path: Path, mail: Path) -> None:
-    with socket.create_server((HOST, 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     code, lines, err = await send(f"--server={HOST}:{port}", "mail.eml", "mail.eml", cwd=tmp_path)
 
     assert code == 75

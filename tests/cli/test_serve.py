@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
+from ports import free_port
 from processes import HOST, Program, client_context, run, running, serving
 
 from smtp_trio import __version__
@@ -108,8 +109,7 @@ async def test_log_in_json(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_quiet_and_verbose(tmp_path: Path) -> None:
-    with socket.create_server((HOST, 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     async with running("-m", "smtp_trio", "serve", "-q", "--port", str(port), cwd=tmp_path) as program:
         program.port = port
         while True:  # with -q it does not print when it listens
@@ -353,7 +353,7 @@ async def test_starttls(tmp_path: Path, certificates: Certificates) -> None:
 
 async def test_implicit_tls(tmp_path: Path, certificates: Certificates) -> None:
     def send() -> None:
-        with smtplib.SMTP_SSL(HOST, program.port, timeout=30, context=client_context(certificates.pem)) as client:
+        with smtplib.SMTP_SSL(HOST, program.port, timeout=100, context=client_context(certificates.pem)) as client:
             client.sendmail(ME, [YOU], MESSAGE)
 
     async with serving(*certificates.options, "--implicit-tls", cwd=tmp_path) as program:

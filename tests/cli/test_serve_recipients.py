@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from ports import free_port
 from processes import serving
 
 from smtp_trio._cli.main import main
@@ -105,9 +106,7 @@ async def test_workers_reload_the_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_service_that_is_not_running(tmp_path: Path) -> None:
     pytest.importorskip("httpx2")
-    with trio.socket.socket() as unused:
-        await unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    url = f"http://127.0.0.1:{free_port()}/"
     async with serving("--accept", "*", "--recipients", url, cwd=tmp_path) as program:
         assert await program.client(replies("fred@example.org", "x@example.org")) == [LATER, LATER]
         line = (await program.err.wait_for(r"^.*cannot look up recipients.*\n"))[0]

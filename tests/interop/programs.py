@@ -86,7 +86,7 @@ async def swaks(submission: Submission) -> Outcome:
         submission,
         *("swaks", "--server", HOST, "--port", str(submission.port), "--helo", "client.example.net"),
         *("--from", submission.sender, "--to", ",".join(submission.recipients), "--data", f"@{data}"),
-        *("--suppress-data", "--timeout", "30", *options),
+        *("--suppress-data", "--timeout", "200", *options),
     )
 
 
@@ -102,7 +102,7 @@ async def curl(submission: Submission) -> Outcome:
         options += ["--user", f"{USER}:{PASSWORD}", "--login-options", f"AUTH={submission.auth}"]
     return await run(
         submission,
-        *("curl", "--disable", "--verbose", "--no-progress-meter", "--max-time", "30"),
+        *("curl", "--disable", "--verbose", "--no-progress-meter", "--max-time", "200"),
         *("--url", submission.url, "--mail-from", submission.sender, "--upload-file", submission.mail, *options),
     )
 
@@ -121,7 +121,7 @@ async def msmtp(submission: Submission) -> Outcome:
         options += [f"--auth={submission.auth.lower()}", f"--user={USER}", f"--passwordeval=cat '{secret}'"]
     return await run(
         submission,
-        *("msmtp", f"--host={HOST}", f"--port={submission.port}", "--domain=client.example.net", "--timeout=30"),
+        *("msmtp", f"--host={HOST}", f"--port={submission.port}", "--domain=client.example.net", "--timeout=200"),
         *(f"--from={submission.sender}", *options, "--", *submission.recipients),
         stdin=submission.mail.read_bytes(),
     )
@@ -133,7 +133,7 @@ async def python(submission: Submission) -> Outcome:
     def send() -> None:
         client: smtplib.SMTP
         if submission.tls == "implicit":
-            client = smtplib.SMTP_SSL(HOST, submission.port, timeout=30, context=context)
+            client = smtplib.SMTP_SSL(HOST, submission.port, timeout=100, context=context)
         else:
             client = smtplib.SMTP(HOST, submission.port, timeout=100)
         with client:

@@ -16,6 +16,7 @@ import trustme
 from attrs import define, field
 from ports import free_port
 
+from benchmarks.servers import kill
 from smtp_trio.stores import read
 
 from .programs import HOST, PASSWORD, PATH, USER
@@ -62,10 +63,13 @@ class Server:
         return self.setup.features
 
     def kill(self) -> None:
-        """Kill its processes, and wait for their end."""
+        """Kill its processes, and wait for their end.
+
+        They may have namespaces of their own. With the first process of one, which is a child of the one here, all others in it
+        have ended.
+        """
         for process in self.processes:
-            process.kill()
-            process.wait()
+            kill(process)
 
     def received(self, n: int, timeout: float = 240, recipients: int = 1) -> list[bytes]:
         """Wait up to `timeout` seconds for the next `n` messages, and return them in the order in which they came.

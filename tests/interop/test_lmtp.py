@@ -20,6 +20,7 @@ from attrs import frozen
 from ports import free_port
 
 import smtp_trio
+from benchmarks.servers import kill
 from smtp_trio import Body, Rcpt, Reply, Session, open_listeners, open_unix_listener
 
 from .conftest import require, require_server
@@ -185,8 +186,7 @@ def dovecot(directory: Path) -> Iterator[Dovecot]:
                 time.sleep(0.05)
         yield Dovecot(directory, workspace.port)
     finally:
-        process.terminate()
-        process.wait()
+        kill(process)
         if (directory / "dovecot.log").exists():
             print((directory / "dovecot.log").read_text())
 

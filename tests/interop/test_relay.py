@@ -25,6 +25,7 @@ import trio
 import trustme
 from ports import free_port
 
+from benchmarks.servers import kill
 from smtp_trio.stores import SQLite
 
 from .conftest import require_server
@@ -93,10 +94,9 @@ class Smarthost:
         return True
 
     def kill(self) -> None:
-        """Kill all of its processes."""
+        """Kill all of its processes. Another Postfix does not start before they have ended."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            kill(self.process)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition."""
@@ -121,7 +121,7 @@ def relaying(database: Path, port: int) -> Iterator[Path]:
     try:
         yield log
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     finally:
         process.kill()
         process.wait()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from ports import free_port
 
 from smtp_trio import Path as MailPath
 from smtp_trio.recipients import Recipients, RecipientService, SourceError
@@ -213,9 +214,7 @@ async def test_certificate_is_verified(authority: trustme.CA) -> None:
 
 
 async def test_port_that_is_closed() -> None:
-    with trio.socket.socket() as unused:
-        await unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     with pytest.raises(SourceError, match=f"^http://127.0.0.1:{port}/: "):
         await RecipientService(f"http://127.0.0.1:{port}/").look_up(["a@example.org"])
 

@@ -142,7 +142,7 @@ async def test_cancelled_request_does_not_wait_for_a_process_that_does_not_answe
         nursery.cancel_scope.cancel()
     assert not ended.is_set()
     idle.close()
-    assert await trio.to_thread.run_sync(ended.wait, 60)
+    assert await trio.to_thread.run_sync(ended.wait, 240)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -162,7 +162,7 @@ IDLE._lock.release()
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 assert key() == expected and IDLE._process is parents
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
 
 
 def test_errors_are_those_of_hashlib(idle: IdleProcess) -> None:

@@ -31,6 +31,7 @@ from helpers import (
     spies,
     unbuffered,
 )
+from ports import free_port
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -549,8 +550,7 @@ V6 = (socket.AF_INET6, socket.IPPROTO_TCP, ("::1", 0, 0))
 async def test_address_that_is_found_twice_is_bound_once(
     found: list[Any], addresses: list[str], reuse_port: bool
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     old = trio.socket.set_custom_hostname_resolver(Resolver(*found))
     try:
         for wanted in (0, port):

@@ -477,7 +477,7 @@ async def test_fields_of_every_record_can_be_written_as_json(
 
 
 async def test_every_record_about_a_session_has_the_address_of_the_peer(
-    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+    log: pytest.LogCaptureFixture, socket_clock: MockClock
 ) -> None:
     class Failing(RecordingHooks):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> None:

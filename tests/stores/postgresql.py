@@ -113,9 +113,10 @@ class PostgresServer:
         """Stop the server: SIGINT ends its sessions, and SIGQUIT it crashes without writing anything."""
         if self.process is not None:
             pid = self.process.pid
+            self.process.send_signal(signal.SIGSTOP)  # so that it starts no other process meanwhile
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
+            self.process.send_signal(signal.SIGCONT)
             self.process.wait(240)
             self.process = None
             # After SIGKILL they notice a moment later that it has ended, and another server does not start before that.

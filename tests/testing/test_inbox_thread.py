@@ -69,7 +69,7 @@ def test_tls(*, implicit: bool) -> None:
         context = inbox.client_context
         assert isinstance(context, ssl.SSLContext)
         if implicit:
-            client: smtplib.SMTP = smtplib.SMTP_SSL(inbox.host, inbox.port, timeout=10, context=context)
+            client: smtplib.SMTP = smtplib.SMTP_SSL(inbox.host, inbox.port, timeout=100, context=context)
         else:
             client = smtplib.SMTP(inbox.host, inbox.port, timeout=100)
             client.starttls(context=context)

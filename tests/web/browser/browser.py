@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from attrs import frozen
+from ports import free_port
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -31,6 +34,8 @@ OPTIONS = (
 )
 #: Seconds after which something that a test waits for has failed.
 TIMEOUT = 240
+#: Seconds after which a script has failed: fewer than selenium waits for the answer to a command.
+SCRIPT_TIMEOUT = 100
 
 
 @frozen
@@ -51,7 +56,9 @@ class Browser:
         downloads.mkdir()
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        return cls(webdriver.Chrome(options=options, service=Service(chromedriver)), downloads)
+        driver = webdriver.Chrome(options=options, service=Service(chromedriver, port=free_port()))
+        driver.set_script_timeout(SCRIPT_TIMEOUT)
+        return cls(driver, downloads)
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
         """Set the size of the view, which can be smaller than a window, and the colour scheme that the user prefers."""
@@ -78,8 +85,15 @@ class Browser:
         return self.wait(lambda: self.all(selector), f"no {selector}")[0]
 
     def click(self, selector: str) -> None:
-        """Click on an element."""
-        self.find(selector).click()
+        """Click on an element, also if the page replaces it meanwhile."""
+
+        def clicked() -> bool:
+            with suppress(StaleElementReferenceException):
+                self.find(selector).click()
+                return True
+            return False
+
+        self.wait(clicked, f"no {selector} that stays")
 
     def press(self, keys: str) -> None:
         """Press keys where the focus is."""

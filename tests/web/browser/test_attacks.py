@@ -138,8 +138,7 @@ def test_file_names_are_text_and_safe_to_save(browser: Browser, inbox: Inbox, tr
     assert not browser.all("main img")
     browser.click("#message tbody a")
     saved = browser.downloads / "_.._.._etc_passwd"
-    browser.wait(saved.exists, "the file")
-    assert saved.read_bytes() == b"<script>alert(1)</script>"
+    browser.wait(lambda: saved.exists() and saved.read_bytes() == b"<script>alert(1)</script>", "the file")
     check_harmless(browser, inbox, trap)
 
 

@@ -53,8 +53,7 @@ def test_mail_arrives_and_is_read_searched_downloaded_and_deleted(browser: Brows
     # Save the attachment.
     browser.click(".files a")
     saved = browser.downloads / f"invoice {width}.bin"
-    browser.wait(saved.exists, "the attachment")
-    assert saved.read_bytes() == OCTETS
+    browser.wait(lambda: saved.exists() and saved.read_bytes() == OCTETS, "the attachment")
 
     # Search for the other one.
     if width < 700:
@@ -84,7 +83,7 @@ def test_keyboard(browser: Browser, inbox: Inbox) -> None:
     browser.wait(lambda: browser.texts("#subject") == ["Mail 2"], "the previous message")
     browser.press("#")
     browser.wait(lambda: browser.texts("#subject") == ["Mail 1"], "the message after the deleted one")
-    assert inbox.count() == 2
+    browser.wait(lambda: inbox.count() == 2, "the deletion")
     browser.press("u")
     browser.wait(lambda: browser.all("#message.empty"), "the list")
     browser.press("?")
