@@ -72,7 +72,7 @@ class RedisServer:
         return self._ask(words)[1]
 
     def _ask(self, words: tuple[object, ...]) -> tuple[str, str]:
-        with socket.create_connection(("127.0.0.1", self.port), 30) as sock, sock.makefile("rwb") as file:
+        with socket.create_connection(("127.0.0.1", self.port), STARTED) as sock, sock.makefile("rwb") as file:
             encoded = [str(word).encode() for word in words]
             file.write(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(each), each) for each in encoded))
             file.flush()
