@@ -181,7 +181,7 @@ def relay(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["full", "serial"])
 def fuzz(session: nox.Session) -> None:
-    """Atheris changes inputs of the core's parsers. `-- --seconds 600` for ten minutes, and names of targets."""
+    """Atheris changes inputs of the core's parsers. `-- --seconds 600 --seed 0` for ten minutes with other ones."""
     install(session, "-e", ".", *group("fuzz"))
     session.run("python", "-m", "fuzz", *(session.posargs or ["--seconds", "30"]), env={"PYTHONPATH": "tests"})
 

@@ -1,8 +1,12 @@
-"""Run the targets under Atheris: ``python -m fuzz [--seconds N] [TARGET …]``."""
+"""Run the targets under Atheris: ``python -m fuzz [--seconds N] [--seed N] [TARGET …]``.
+
+As the examples of Hypothesis, the inputs are the same in each run, as far as the time allows, unless the seed is another one.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,6 +34,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=5 * len(TARGETS), help="time for all targets together")
+    parser.add_argument("--seed", type=int, default=1, help="chooses the inputs; 0: others in each run (default: 1)")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)} (default: all)")
     options = parser.parse_args()
     if unknown := set(options.targets) - set(TARGETS):
@@ -39,10 +44,15 @@ def main() -> int:
     failed = []
     for name in targets:
         with tempfile.TemporaryDirectory() as found:  # new inputs; those in the corpus are not changed
-            arguments = [found, str(CORPUS / name), f"-max_total_time={seconds}", "-max_len=4096", "-timeout=10"]
+            arguments = [found, str(CORPUS / name), f"-max_total_time={seconds}", "-max_len=4096", "-timeout=60"]
+            arguments += [f"-seed={options.seed}"]
             arguments += [f"-dict={CORPUS / 'smtp.dict'}", f"-artifact_prefix={name}-", "-print_final_stats=1"]
             command = [sys.executable, "-m", __package__, RUN, name, *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            # The order of sets decides which inputs seem to be new.
+            environment = {**os.environ, "PYTHONHASHSEED": "0"}
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, env=environment
+            )
             inputs = len(list(Path(found).iterdir()))
         statistics = dict(
             line.removeprefix("stat::").split(":", 1) for line in done.stderr.splitlines() if line.startswith("stat::")
