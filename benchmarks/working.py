@@ -6,6 +6,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from .servers import ROOT, Process, own_server, start
 
 def process_tree(pid: int) -> list[int]:
     """Return the ids of a process and its children."""
-    lists = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
-    return [pid, *(int(child) for each in lists for child in each.read_text().split())]
+    pids = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # the thread has ended meanwhile
+            pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
 def measure_on_all_cores(load: Load, server: Process, count: int) -> Sample:

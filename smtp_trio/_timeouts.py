@@ -10,9 +10,9 @@ from attrs import field, frozen
 from .protocol.arguments import check_number
 from .protocol.values import Value
 
-#: Seconds by which a deadline may differ from the intended one. Moving the deadline of a cancel scope costs about as
-#: much as parsing a command, so a deadline that is already right to within this much is left alone.
-DEADLINE_SLACK = 0.01
+#: The part of a timeout by which it may be too short, and the largest such time in seconds. Moving the deadline of a cancel
+#: scope costs about as much as parsing a command, so a deadline that is already right to within this much is left alone.
+DEADLINE_SLACK, LARGEST_SLACK = 0.01, 5.0
 
 
 def seconds_or_infinity(value: float) -> float:

@@ -186,8 +186,8 @@ class BodyReader:
         self.early: RecipientReplies | None = None
         #: Octets that were received for `Body.headers`, and that the next read returns.
         self.peeked: bytes | bytearray = b""
-        #: Something has to be done before the data hook waits. Replies to MAIL and RCPT may be held back for BDAT.
-        self.observing: bool = self.started
+        #: Something has to be done before the data hook waits.
+        self.observing: bool = True
         self._start: bytes | None = b""
         self._headless = False  # the message needs such a line
         self._memory = session.memory.budget
@@ -342,11 +342,13 @@ class BodyReader:
         See "one message" in transaction.py.
         """
         session = self._session
-        if session.protocol.outbox:
+        if self.started and session.protocol.outbox:  # replies to MAIL and RCPT may be held back for BDAT
             session.flush_nowait()
         if self.complete:
             session.hooks.extend(session.end_timeout)
             self.observing = False
+        else:
+            session.hooks.arm()
 
     async def peek_header(self, limit: int) -> bytes:
         """Receive octets up to the end of the header, and return the header. The next read returns all of them."""
@@ -408,6 +410,7 @@ class BodyReader:
             await session.flush()
         if session.over:
             raise self._fail("the client disconnected")
+        self.observing = False  # nothing is due until the client has sent more
         paused = -1 if session.turns is None else session.turns.pause()
         if session.wire.quick and not session.wire.waits:
             await trio.lowlevel.checkpoint()
@@ -416,6 +419,7 @@ class BodyReader:
                     session.turns.begin(paused)
                 # A hook that goes on reading is not stuck: a large message on a busy disk may take longer than its limit.
                 session.hooks.restart_clock()
+                self.observing = True
                 return
         session.memory.count()
         began = session.hooks.now()
@@ -435,6 +439,7 @@ class BodyReader:
         finally:
             waits.add(session.hooks.now() - began)
             session.hooks.restart_clock()
+            self.observing = True
         if reason is not None:
             session.protocol.reach(reason, ends=True)
         await session.time_out()

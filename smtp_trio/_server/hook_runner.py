@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from .._timeouts import DEADLINE_SLACK
+from .._timeouts import DEADLINE_SLACK, LARGEST_SLACK
 from ..protocol import (
     BadCommandError,
     BodyError,
@@ -117,7 +117,9 @@ class HookRunner:
 
     __slots__ = (
         "_command",
+        "_due",
         "_hook_scope",
+        "_lazy",
         "_limit",
         "_reporter",
         "_settled",
@@ -149,6 +151,10 @@ class HookRunner:
         self.running: tuple[str, Reply] | None = None
         #: The seconds that it may take.
         self.allowed: float = limit
+        #: The deadline of the running hook, if that of ``scope`` is later: see `_move`. Otherwise infinity.
+        self._due = math.inf
+        #: A deadline that is later than that of the running hook stays, until the hook is going to wait.
+        self._lazy = False
         #: The last frequent hook returned after its deadline, so ``scope`` is cancelled.
         self.overdue: bool = False
         #: When the first hook was called since the session last waited for a command; infinity if none was.
@@ -256,10 +262,9 @@ class HookRunner:
                 # See "The cancel scope of a session" in session_task.py, which also handles the late hook.
                 self.running = name, failure
                 self._hook_scope = self.scope
-                deadline = (now if since is None else since) + limit
-                if not 0 <= deadline - self.scope.deadline <= DEADLINE_SLACK:
-                    self.scope.deadline = deadline
                 self.allowed = limit
+                self._lazy = observer is not None
+                self._move((now if since is None else since) + limit, limit)
                 call = hook(session, *args)
                 answer = await (call if observer is None else Observed(call, observer))
             else:
@@ -275,6 +280,7 @@ class HookRunner:
                     raise answer
             result = None if command is None else self._validated(name, command, answer, observer)
         except Exception as exc:
+            self.arm()
             try:
                 if (bug := without_body_error(exc)) is not None:
                     await self._reporter.report(name, bug)
@@ -284,6 +290,10 @@ class HookRunner:
         finally:
             self._command, self._settled, self._hook_scope = outer
         if frequent:
+            if self._due != math.inf:  # it did not wait, so it can be late only if it blocked
+                if self._due <= self.now():
+                    self.arm()
+                self._due = math.inf
             self.overdue = self.scope.cancel_called
             # If a late data hook has read all of its message, its reply is sent: a client that got 451 for the message
             # would send it again.
@@ -320,9 +330,12 @@ class HookRunner:
 
         They count from the last start of its clock, since the peer may wait for a reply since then.
         """
-        deadline = self.scope.deadline - self._limit + seconds
-        if deadline > self.scope.deadline:
-            self.scope.deadline, self.allowed = deadline, seconds
+        if seconds > self._limit:
+            deadline = min(self.scope.deadline, self._due) - self._limit + seconds
+            self._lazy, self.allowed = False, seconds
+            self._move(deadline, seconds)
+        else:
+            self.arm()
 
     def checked(self, name: str, command: Command, reply: Reply | None) -> Reply | None:
         """Return a reply that a hook has given while it runs. Raises an exception as for one that it returns."""
@@ -354,8 +367,29 @@ class HookRunner:
 
     # --- the hook clock ---------------------------------------------------------------------------------------------
 
+    # A message would cost three changes of the deadline: when its `data` hook begins, when it has received the message, and when
+    # it waits after that. In a session with many messages each of them comes after a deadline that is later than needed, that of
+    # the message before. A later deadline does no harm as long as the hook does not wait for anything but the client. So that of
+    # a `data` hook is only noted in `_due`, and set when the hook is going to wait (`arm`), which its observer tells. By then the
+    # message has been read, so that the deadline is a new one, `Timeouts.end` away, which is hardly later than the one before.
+
+    def _move(self, deadline: float, seconds: float) -> None:
+        """Let the running frequent hook, which may take so many seconds, be late at ``deadline``."""
+        scope, self._due = self.scope, math.inf
+        if scope.deadline > deadline and self._lazy:
+            self._due = deadline
+        elif not 0 <= deadline - scope.deadline <= min(seconds * DEADLINE_SLACK, LARGEST_SLACK):
+            scope.deadline = deadline
+
+    def arm(self) -> None:
+        """Set the deadline of the running hook, which is going to wait, if that was not necessary before."""
+        self._lazy = False
+        if self._due != math.inf:
+            self.scope.deadline, self._due = self._due, math.inf
+
     def disarm(self) -> None:
         """Remove the deadline of the session's scope before a wait that has a deadline of its own, or none."""
+        self._due = math.inf
         if self.scope.deadline != math.inf:
             self.scope.deadline = math.inf
 
@@ -365,16 +399,18 @@ class HookRunner:
         A deadline that cannot pass during that wait need not be moved.
         """
         scope = self._hook_scope
+        if scope is self.scope and self._due - now <= wait:
+            self._due = math.inf
         if scope is not None and scope.deadline - now <= wait:
             scope.deadline = math.inf
 
     def restart_clock(self) -> None:
         """Restart the clock of the running hook from zero."""
         scope = self._hook_scope
-        if scope is not None:
-            deadline = self.now() + self._limit
-            if not 0 <= deadline - scope.deadline <= DEADLINE_SLACK:
-                scope.deadline = deadline
+        if scope is self.scope:
+            self._move(self.now() + self._limit, self._limit)
+        elif scope is not None:
+            scope.deadline = self.now() + self._limit
 
 
 def keep_secret(answer: object, found: list[Secret | Reply | None]) -> Exception | None:

@@ -184,8 +184,8 @@ class SessionTask:
     #
     # * Before waiting for a command, `receive_command` makes the deadline earlier if it is later than that of the
     #   command. A deadline that is already earlier stays, and the deadline also stays when the command arrives in time.
-    # * Before a frequent hook, `HookRunner.call` sets the deadline of the hook, unless the two differ by less than
-    #   DEADLINE_SLACK seconds, the precision of all deadlines.
+    # * Before a frequent hook, `HookRunner.call` sets the deadline of the hook, unless it is right to within DEADLINE_SLACK,
+    #   the precision of the deadlines of hooks. That of a `data` hook is set later, if it is set at all (`HookRunner.arm`).
     # * Before a wait that cannot be resumed after an interruption (AUTH, a handshake, the rest of a body, a full send
     #   buffer), `HookRunner.disarm` removes the deadline.
     #

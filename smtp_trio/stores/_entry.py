@@ -118,7 +118,7 @@ def json_fields(entry: Entry) -> dict[str, object]:
 
 # A field ends at the first line that does not begin with white space (RFC 5322 2.2.3). The header ends at an empty line, so
 # it is found first: lines of the body that look like fields must not be read as fields.
-HEADER_END = re.compile(rb"\r?\n\r?\n")
+HEADER_END = re.compile(rb"\n\r?\n")
 FIELD = rb"(?im)^%s[ \t]*:(.*(?:\r?\n[ \t].*)*)"
 SUBJECT, DATE = re.compile(FIELD % b"subject"), re.compile(FIELD % b"date")
 #: Octets of a field that are decoded. The time that the library takes grows with the square of the number of encoded words,
@@ -133,16 +133,18 @@ def read_header(start: bytes | bytearray) -> tuple[str | None, datetime | None]:
 
     Neither is an error when it is invalid: an undecodable subject is returned as it is, an invalid date as None.
     """
-    start = bytes(start[:HEADER_OCTETS])
-    end = HEADER_END.search(start)
-    header = start[: end.start() + 1] if end else start
+    end = HEADER_END.search(start, 0, HEADER_OCTETS)
+    header = bytes(start[: end.start() if end else HEADER_OCTETS])
     found, when = SUBJECT.search(header), DATE.search(header)
     return (decode_subject(found[1]) if found else None), (parse_date(when[1]) if when else None)
 
 
 def decode_subject(value: bytes) -> str:
     """Return the text of a field: unfolded, UTF-8 (RFC 6532), and with its encoded words decoded (RFC 2047)."""
-    text = re.sub(r"\r?\n(?=[ \t])", "", value[:FIELD_OCTETS].decode("utf-8", "replace")).strip()
+    text = value[:FIELD_OCTETS].decode("utf-8", "replace")
+    if "\n" in text:
+        text = re.sub(r"\r?\n(?=[ \t])", "", text)
+    text = text.strip()
     if "=?" not in text:
         return text
     try:

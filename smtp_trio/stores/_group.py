@@ -82,6 +82,11 @@ T = TypeVar("T")
 SMALL = 1 << 16
 
 
+def shielded(_: object) -> trio.lowlevel.Abort:
+    """Go on with a wait that is cancelled."""
+    return trio.lowlevel.Abort.FAILED
+
+
 @define(eq=False)
 class _Pending(Generic[SpoolT]):
     """A message that was submitted and has no result yet."""
@@ -94,16 +99,15 @@ class _Pending(Generic[SpoolT]):
     task: trio.lowlevel.Task | None = None
     """The task of its session while that waits for the result, for its turn to commit, or for its deadline."""
 
-    async def wait(self, result: trio.lowlevel.Abort = trio.lowlevel.Abort.FAILED) -> None:
-        """Wait until `wake` is called. It can be cancelled with the result ``Abort.SUCCEEDED`` only."""
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            if result is trio.lowlevel.Abort.SUCCEEDED:
-                self.task = None
-            return result
-
+    async def wait(self, abort: Callable[[object], trio.lowlevel.Abort] = shielded) -> None:
+        """Wait until `wake` is called. It can be cancelled if ``abort`` allows it, by default not."""
         self.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """End a wait that is cancelled."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def wake(self) -> None:
         """Let the session run, if it waits."""
@@ -114,7 +118,7 @@ class _Pending(Generic[SpoolT]):
     async def wait_until_deadline(self) -> None:
         """Wait until `wake` is called, or until the deadline has passed."""
         with trio.CancelScope(deadline=self.deadline, shield=True):
-            await self.wait(trio.lowlevel.Abort.SUCCEEDED)
+            await self.wait(self.abort)
 
 
 @define(eq=False)

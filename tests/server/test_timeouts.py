@@ -651,6 +651,60 @@ async def test_each_read_restarts_the_time_of_the_data_hook(
     assert hooks.reads >= 3
 
 
+@pytest.mark.parametrize(("place", "earliest", "latest"), [
+    ("before", 100, 100), ("after", 535, 540), ("child", 150, 150), ("nowhere", 101, 101)])  # fmt: skip
+async def test_data_hook_is_late_after_other_messages(
+    place: str, earliest: float, latest: float, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """The deadline of the message before is later than that of the hook, and must not be taken for it.
+
+    The hook waits before or after it has read the message, or while another task reads it; or it blocks and does not wait.
+    """
+
+    class Slow(RecordingHooks):
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            self.number += 1
+            if self.number == 1:
+                await body.read()
+                await trio.sleep(1)
+                return None
+            if place == "before":
+                await trio.sleep_forever()
+            elif place == "nowhere":
+                autojump_clock.jump(101)
+                return Reply(550, "No")
+            elif place == "child":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read_and_wait, body)
+            await read_and_wait(body)
+            return None
+
+        number = 0
+
+    async def read_and_wait(body: Body) -> None:
+        await body.read()
+        await trio.sleep_forever()
+
+    hooks = Slow()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await client.command("DATA", "354")
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250")
+        await client.send(START)
+        await client.expect("250", "250")
+        began = trio.current_time()
+        await client.send(b"DATA\r\n")
+        if place in ("after", "child"):
+            await client.expect("354")
+            await trio.sleep(50 if place == "child" else 0)
+            await client.send(MESSAGE + b".\r\n")
+        await client.expect("451 4.3.0")
+        assert earliest <= trio.current_time() - began <= latest
+        await client.quit()
+    assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
+
+
 @pytest.mark.parametrize(("hook", "end", "after"), [(10, 20, 20), (20, 10, 20), (0, 10, math.inf), (10, 0, math.inf)])
 async def test_later_of_the_limits_hook_and_end_applies(
     hook: float, end: float, after: float, pair: Callable[[], Pair], autojump_clock: MockClock
