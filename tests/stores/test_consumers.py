@@ -100,11 +100,15 @@ import sys, trio
 from smtp_trio.stores import SQLite
 
 async def main():
+    left = int(sys.argv[2])
     async with SQLite(sys.argv[1]) as store:
         async for delivery in store.consume(lease=300):
             print("claimed", delivery.id, flush=True)
             await delivery.ack()
             print("acknowledged", delivery.id, flush=True)
+            left -= 1
+            if left == 0:
+                await trio.sleep_forever()
 
 trio.run(main)
 """
@@ -112,15 +116,19 @@ trio.run(main)
 
 @pytest.mark.slow
 async def test_killed_consumers(tmp_path: Path) -> None:
-    """Each is killed after a number of messages. Every message is handled, and none again after it was acknowledged."""
+    """Each is killed after a number of messages. Every message is handled, and none again after it was acknowledged.
+
+    It leaves some for the next ones also if the test, which kills it, does not get the processor in time.
+    """
     claimed: list[str] = []
     acknowledged: list[str] = []
     async with SQLite(tmp_path / "mail.db") as store:
         ids = [await add(store) for _ in range(60)]
 
         for lines in (1, 2, 3, 8, 15):
+            most = lines // 2 + 6
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-c", CONSUME, store.path], stdout=subprocess.PIPE, cwd=TESTS
+                [sys.executable, "-c", CONSUME, store.path, str(most)], stdout=subprocess.PIPE, cwd=TESTS
             )
             assert process.stdout is not None
             output = b""

@@ -738,7 +738,7 @@ async def test_standby_that_is_promoted_has_every_acknowledged_message(schema: s
     with open_server() as primary, open_standby(primary) as standby:
         hosts = f"{standby.directory},{primary.directory}"
         with setting(primary, "synchronous_standby_names", "ANY 1 (*)"):
-            url = primary.url(schema=schema, host=hosts, call_timeout="2")
+            url = primary.url(schema=schema, host=hosts)
             async with stores.open(url) as store:
                 ids = [await put(store) for _ in range(3)]
                 primary.stop(signal.SIGKILL)
