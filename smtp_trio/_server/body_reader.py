@@ -234,6 +234,9 @@ class BodyReader:
         if not self.started:
             self.started = True
             await session.answer(START_MAIL_INPUT)
+            if received.at == len(received.data) and not protocol.input_ended:  # the core would ask for octets
+                received.compact()
+                await self._receive()
         while True:
             if received.at < len(received.data):  # a client that sends many tiny chunks must not delay other tasks
                 await session.yield_turn()

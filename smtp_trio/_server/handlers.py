@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..protocol import (
@@ -217,3 +217,12 @@ class Handlers(dict[type[Command], Handler]):
 
 
 HANDLERS = Handlers()
+#: The hooks without which these handlers do no more than to send the default reply.
+CALLED: dict[Handler, frozenset[str]] = {hello: frozenset({"helo", "reset"}), rset: frozenset({"reset"})}
+
+
+def needs_handler(command: type[Command], hooks: Collection[str]) -> bool:
+    """Return whether more has to be done for a command than to send the default reply, with these hooks of commands."""
+    handler = HANDLERS[command]
+    called = {command.hook} if handler is default else CALLED.get(handler)
+    return called is None or not called.isdisjoint(hooks)

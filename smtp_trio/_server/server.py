@@ -504,7 +504,8 @@ class Server:
             end = "idle" if session.woken else "finished"
         finally:
             try:
-                await self._guard.run(session.end(), session)
+                if not session.ended:
+                    await self._guard.run(session.end(), session)
             finally:
                 if self._state.stopping:
                     self._drained[end] += 1

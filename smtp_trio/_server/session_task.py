@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 COMMANDS_PER_TURN = 16
 #: Seconds to wait after an error when there have been many; the ``smtpd_error_sleep_time`` of Postfix.
 ERROR_DELAY = 1
+#: The hooks that are called when a session ends.
+LAST_HOOKS = frozenset({"disconnect", "reset"})
 TIMEOUT = Reply(421, "Timeout: closing the connection", "4.4.2")
 EXPIRED = Reply(421, "Session time limit reached; closing the connection", "4.4.2")
 
@@ -496,15 +498,18 @@ class SessionTask:
         self.woken = True
         self.hooks.scope.cancel()
 
+    @property
+    def ended(self) -> bool:
+        """There is nothing to do for `end`: the dialogue has ended, and no last hook is installed."""
+        return self.over and self.transaction.body is None and LAST_HOOKS.isdisjoint(self.hooks.installed)
+
     async def end(self) -> None:
         """Send 421 if the session is being cancelled. Call its last hooks, shielded.
 
         They are `disconnect` if there was a `connect`, and before it `reset` if a transaction is open.
         """
         self.send_shutdown_nowait()
-        if not self.connected:
-            return
-        if not ("disconnect" in self.hooks.installed or "reset" in self.hooks.installed):
+        if not self.connected or LAST_HOOKS.isdisjoint(self.hooks.installed):
             return
         now = trio.current_time()
         deadline = min(now + self.server.timeouts.disconnect, self.state.last_deadline)

@@ -15,7 +15,7 @@ from ..protocol import Command
 from ..protocol.extensions.auth import HOOKS as AUTH_HOOKS
 from ..protocol.grammar import Grammar
 from .auth_service import AuthService
-from .handlers import HANDLERS, default
+from .handlers import needs_handler
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
 from .memory import MemoryBudget
@@ -43,11 +43,9 @@ class HookTable:
         self.hooks: dict[str, Hook] = dict(hooks)
         #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
         self.names: frozenset[str] = frozenset(hooks)
-        found = frozenset(
-            command for command in grammar.verbs.values() if HANDLERS[command] is default and command.hook not in hooks
-        )
+        found = frozenset(command for command in grammar.verbs.values() if not needs_handler(command, hooks))
         every = "message" in hooks or "response" in hooks
-        #: Commands without a hook or a handler: their default reply is queued at once.
+        #: Commands that need neither a hook nor a handler: their default reply is queued at once.
         self.unhooked: frozenset[type[Command]] = frozenset() if every else found
         #: The same in sessions whose `message` and `response` hooks are skipped (`HookRunner.skip_command_hooks`).
         self.unhooked_if_skipped: frozenset[type[Command]] = found

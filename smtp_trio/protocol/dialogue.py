@@ -229,9 +229,10 @@ class Dialogue:
 
         Raises LocalProtocolError if all commands have been answered.
         """
-        if not self.unanswered:
-            raise LocalProtocolError(f"no command is waiting for a reply, got {reply.code}")
-        command = self.unanswered.pop(0)
+        try:
+            command = self.unanswered.pop(0)
+        except IndexError:
+            raise LocalProtocolError(f"no command is waiting for a reply, got {reply.code}") from None
         self._ahead = STALE
         row = self._table.by_digit[reply.code // 100].get(type(command))
         if row is not None:

@@ -113,14 +113,16 @@ class LineReader:
         Raises `BadCommandError` as soon as a bare CR or LF is found, and with ``too_long`` at the end of a line that is
         longer than ``limit``.
         """
-        data, start = self._buffer.data, self._buffer.at
+        buffer = self._buffer
+        data, start = buffer.data, buffer.at
+        cr = data.find(b"\r", start)
+        if 0 <= cr < start + limit - 1 and data.find(b"\n", start) == cr + 1:  # nearly every line
+            buffer.at = cr + 2
+            self.line = line = data[start:cr]
+            return line
         lf = data.find(b"\n", start)
         cr = data.find(b"\r", start, lf if lf >= 0 else len(data))
         complete = cr >= 0 and cr == lf - 1
-        if complete and lf - start < limit:
-            self._buffer.at = lf + 1
-            self.line = line = data[start:cr]
-            return line
         # The first CR or LF decides whether the line is too long or has a bare CR or LF, so that the reply does not
         # depend on how much has been received.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)

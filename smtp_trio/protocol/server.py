@@ -268,9 +268,9 @@ class ServerProtocol:
     def data_to_send(self) -> bytes:
         """Return and remove the octets that must be sent, which may be b""."""
         outbox = self.outbox
-        if not outbox:
-            return b""
-        data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+        if len(outbox) == 1:
+            return outbox.pop()
+        data = b"".join(outbox)
         outbox.clear()
         return data
 
@@ -525,10 +525,11 @@ class ServerProtocol:
             if reply.status is None:
                 reply = command.add_status(reply)
         self.pending = None
-        if reply.code == 421:
-            reply = self._close_with(reply)
-        elif reply is replies.OUT_OF_SYNC:
-            self.dialogue.enter(CLOSED)
+        if reply.refused:
+            if reply.code == 421:
+                reply = self._close_with(reply)
+            elif reply is replies.OUT_OF_SYNC:
+                self.dialogue.enter(CLOSED)
         octets = reply._bytes if enhanced and self._enhanced else reply.encode(enhanced=False)
         self.outbox.append(octets if copies == 1 else octets * copies)
 
