@@ -46,7 +46,8 @@ ARRAY = struct.Struct("!5i")
 BYTEA = psycopg.adapters.types["bytea"].oid
 #: Seconds after the deadline of a call until its connection is shut down.
 GRACE = 5.0
-#: Seconds after an attempt to open a connection until `Link.ready` makes the next one.
+#: Seconds after an attempt to open a connection until `Link.ready` makes the next one, and in which a server that is stopped
+#: closes all of them.
 PAUSE = 1.0
 #: Parameters of libpq unless the URL has them: they find a host that has disappeared, and the primary of several hosts.
 DEFAULTS: dict[str, Any] = {
@@ -154,6 +155,7 @@ class Link:
         self._outage = outage
         self._prepare = prepare
         self._socket: socket.socket | None = None
+        self._opened = 0.0  # when the connection was opened
         self._deadline: float | None = None
         self._cancelled = self._warned = False
         self._lock = threading.Lock()
@@ -179,6 +181,7 @@ class Link:
             return self._call(work)
 
     def _call(self, work: Callable[[Connection], T]) -> T:
+        began = time.monotonic()
         try:
             result = self.attempt(work)
         except (psycopg.Error, UnicodeError) as error:
@@ -190,7 +193,9 @@ class Link:
             failure = StoreError("the wait for the standbys was cancelled, so that they may not have what was written")
             raise self._outage.error(failure) if self._outage else failure
         if self._outage:
-            self._outage.end()
+            # A server that is stopped closes one connection after the other. What is committed on another one meanwhile does not
+            # mean that it responds again, unless that one was opened later.
+            self._outage.end(max(began - PAUSE, self._opened))
         return result
 
     def attempt(self, work: Callable[[Connection], T]) -> T:
@@ -212,6 +217,7 @@ class Link:
         if self.connection is not None and closed_by_server(self.connection):
             self.close()
         if self.connection is None:
+            self._opened = time.monotonic()
             # The error of libpq names the host, the user and the database, and not the password.
             connection: Connection = psycopg.connect(**self._params, autocommit=True, prepare_threshold=1)
             try:

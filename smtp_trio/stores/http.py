@@ -13,6 +13,7 @@ import logging
 import os
 import ssl
 import tempfile
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import parse_qsl, unquote
@@ -204,11 +205,12 @@ class Webhook(Store["WebhookSpool"]):
                 prepare()
         except OSError as error:  # the temporary file cannot be read
             raise self._store_error(error) from error
+        began = time.monotonic()
         try:
             status, text = await self._request("POST", form.headers, form)
         except StoreUnavailableError as error:
             raise self._store_error(self._outage.error(error)) from error
-        self._outage.end()
+        self._outage.end(began)
         if 200 <= status < 300 and form.sent:
             return
         if status == 413:

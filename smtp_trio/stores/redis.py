@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -268,6 +269,7 @@ class Redis(Store["RedisSpool"]):
         writer, _ = self._engines()
         replicas, longest = self.settings.replicas, self.settings.wait_timeout
         wait = [(b"WAIT", replicas, round(longest * 1000))] if replicas else []
+        began = time.monotonic()
         try:
             results = await writer.run_together(
                 [message.command() for message in messages], wait, longer=longest if replicas else 0
@@ -292,7 +294,7 @@ class Redis(Store["RedisSpool"]):
             errors.update(dict.fromkeys(messages, self._outage.error(missing)))
             await self._take_back(written)
         elif written:
-            self._outage.end()
+            self._outage.end(began)
         return errors
 
     async def _take_back(self, ids: Sequence[str]) -> None:

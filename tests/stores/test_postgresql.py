@@ -23,7 +23,7 @@ from .sessions import body, large, transaction
 
 psycopg = pytest.importorskip("psycopg")
 
-from smtp_trio.stores._postgresql_connection import store_error  # noqa: E402
+from smtp_trio.stores._postgresql_connection import Link, store_error  # noqa: E402
 from smtp_trio.stores._postgresql_queue import create_group  # noqa: E402
 from smtp_trio.stores._postgresql_schema import guarantee, weakness  # noqa: E402
 from smtp_trio.stores.postgresql import PostgreSQL  # noqa: E402
@@ -357,6 +357,26 @@ async def test_outage(server: PostgresServer, schema: str, caplog: pytest.LogCap
         assert "does not respond" in events[0]
         assert "responds again" in events[1]
         assert await stored(store) == uids
+
+
+@interop
+async def test_commit_on_the_other_connection_does_not_end_an_outage(
+    server: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is stopped closes one connection of the store before the other. The log has one outage."""
+    async with opened(server, schema) as store:
+
+        def lose(link: Link) -> None:
+            with pytest.raises(StoreError):
+                link.call(lambda db: db.execute("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        with caplog.at_level(logging.INFO):
+            await trio.to_thread.run_sync(lose, store._writer)
+            await trio.to_thread.run_sync(store._second.call, lambda db: db.execute("SELECT 1"))
+            await trio.to_thread.run_sync(lose, store._second)
+            await put(store)
+        events = [record.event for record in caplog.records if record.name == "smtp_trio.stores"]  # type: ignore[attr-defined]
+        assert events == ["store_interrupted", "store_resumed"]
 
 
 @interop
