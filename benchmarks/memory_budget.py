@@ -29,7 +29,7 @@ from attrs import evolve, frozen
 
 from .case import Environment
 from .large_peers import BLOCK, header
-from .resources import memory, raise_descriptor_limit
+from .resources import raise_descriptor_limit
 from .servers import ROOT
 from .soak import STORES, held, listening, settled
 from .watched import watched
@@ -100,7 +100,7 @@ def run(store: str, form: Form, directory: Path) -> list[str]:
         ExitStack() as stack,
     ):
         port = listening(server, log)
-        holds, before = settled(server, port, store, directory), memory(server.pid)
+        holds, before = settled(server, port, store, directory), server.memory()
         clients = []
         for n in range(CLIENTS):
             count = form.sessions // CLIENTS
@@ -126,13 +126,13 @@ def run(store: str, form: Form, directory: Path) -> list[str]:
             raise RuntimeError("a client has failed")
         seconds = time.monotonic() - began
         outcomes = {int(n): outcome for client in clients for n, outcome in json.loads(client.communicate()[0]).items()}
-        peak = memory(server.pid, "VmHWM")
+        peak = server.memory("VmHWM")
         deadline = time.monotonic() + 600
         while (after := held(server, store, directory)) != holds and time.monotonic() < deadline:
             time.sleep(0.2)
         print(
             f"{store}, {form.sessions} sessions of {form.size} MiB, budget {form.budget} MiB: memory {before / 1024:.0f} MiB "
-            f"at the start, +{(peak - before) / 1024:.0f} MiB at most, +{(memory(server.pid) - before) / 1024:.0f} MiB after; "
+            f"at the start, +{(peak - before) / 1024:.0f} MiB at most, +{(server.memory() - before) / 1024:.0f} MiB after; "
             f"{counted / MIB:.0f} MiB counted; {seconds:.0f} s; {dict(Counter(outcomes.values()))}",
             flush=True,
         )

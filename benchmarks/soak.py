@@ -28,7 +28,7 @@ from attrs import Factory, define, evolve, frozen
 from smtp_trio.stores import read
 
 from .case import Environment
-from .resources import cpu_seconds, memory, raise_descriptor_limit
+from .resources import cpu_seconds, raise_descriptor_limit
 from .servers import HOST, ROOT, certificate, last_lines
 from .soak_peers import MAX_SIZE, message
 from .watched import Watched, watched
@@ -89,7 +89,7 @@ class Messages:
     outcomes: Counter[str] = Factory(Counter)
     first: int = 0
 
-    def run_round(self, port: int, count: int, connections: int, server: int, directory: Path) -> int:
+    def run_round(self, port: int, count: int, connections: int, server: Watched, directory: Path) -> int:
         """Deliver so many messages, and return the largest memory of the server meanwhile, in KiB."""
         bad = max(1, connections // BAD // CLIENTS)
         outputs = [directory / f"client-{n}" for n in range(CLIENTS)]
@@ -105,7 +105,7 @@ class Messages:
                 stack.callback(clients[-1].wait)
                 stack.callback(clients[-1].kill)
             while any(client.poll() is None for client in clients):
-                peak = max(peak, memory(server))
+                peak = max(peak, server.memory())
                 time.sleep(0.1)
         if any(client.returncode for client in clients):
             raise RuntimeError("a client has failed")
@@ -212,16 +212,16 @@ def soak(store: str, form: Form, directory: Path) -> list[str]:
     with watched(command(store, directory, form.connections), log, TMPDIR=str(directory / "temporary")) as server:
         port = listening(server, log)
         before = settled(server, port, store, directory)
-        print(f"{store}, before: {memory(server.pid)} KiB, {before}", flush=True)
+        print(f"{store}, before: {server.memory()} KiB, {before}", flush=True)
         quiet: list[int] = []
         for number in range(1, form.rounds + 1):
             began, cpu = time.monotonic(), cpu_seconds(server.pid)
-            peak = messages.run_round(port, count, form.connections, server.pid, directory)
+            peak = messages.run_round(port, count, form.connections, server, directory)
             seconds = time.monotonic() - began
             deadline = time.monotonic() + MAX_WAIT
             while (after := held(server, store, directory)) != before and time.monotonic() < deadline:
                 time.sleep(0.2)
-            quiet.append(memory(server.pid))
+            quiet.append(server.memory())
             print(
                 f"  round {number}: {quiet[-1]} KiB, at most {peak}; {len(messages.accepted)} accepted, "
                 f"{messages.refused} refused; {count / seconds:.0f}/s, server "

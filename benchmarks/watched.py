@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import frozen
 
+from .resources import memory
 from .servers import ROOT, last_lines
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Watched:
         while not line.endswith(b"\n"):
             more = os.read(self.pipe, 65536)
             if not more:
-                raise RuntimeError(f"the server has ended ({self.process.wait()}):\n{last_lines(self.log.read_text())}")
+                raise self._ended()
             line += more
         found: dict[str, int] = json.loads(line)
         return found
@@ -56,6 +57,16 @@ class Watched:
     def descriptors(self) -> int:
         """Return the number of file descriptors that the server has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self, field: str = "VmRSS") -> int:
+        """Return the resident memory of the server in KiB, as `resources.memory` does. Raises RuntimeError if it has ended."""
+        if self.process.poll() is not None:
+            raise self._ended()
+        return memory(self.pid, field)
+
+    def _ended(self) -> RuntimeError:
+        last = last_lines(self.log.read_text(errors="replace"))
+        return RuntimeError(f"the server has ended ({self.process.wait()}):\n{last}")
 
 
 @contextmanager
