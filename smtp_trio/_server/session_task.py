@@ -298,8 +298,8 @@ class SessionTask:
                 continue
             kind = type(command)
             if kind in hooks.unhooked:
-                if self._queue(command, self.protocol.default_reply(command)):
-                    await self.flush()
+                if self._queue(command, self.protocol.default_reply(command)) and (rest := self.wire.flush_now()):
+                    await self._send(rest)
             else:
                 await HANDLERS[kind](self, command)
         await self.flush()
@@ -566,8 +566,8 @@ class SessionTask:
                     await self.wire.receive_arrived()  # octets sent during the hook are not commands either
         finally:  # also when a data hook cancels its read here: a command must not stay unanswered
             urgent = self._queue(command, reply)
-        if urgent:
-            await self.flush()
+        if urgent and (rest := self.wire.flush_now()):
+            await self._send(rest)
 
     async def answer_recipient(self, reply: Reply) -> None:
         """Reply to the message for the next recipient, while its data hook goes on (RFC 2033 5)."""

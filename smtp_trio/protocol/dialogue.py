@@ -167,6 +167,8 @@ BASE = Table(
     },
 )
 
+#: The row of a command whose reply changes nothing.
+NO_ROW: Mapping[enum.Enum, enum.Enum] = {}
 #: `Dialogue._ahead` when it has to be computed again. No list of unanswered commands has this length.
 STALE = (-1, CLOSED)
 
@@ -178,7 +180,7 @@ class Dialogue:
     has at most one of those at a time, a client that pipelines has several.
     """
 
-    __slots__ = ("_ahead", "_allowed", "_table", "phase", "unanswered")
+    __slots__ = ("_ahead", "_allowed", "_by_digit", "_table", "phase", "unanswered")
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED
@@ -188,6 +190,7 @@ class Dialogue:
         self._ahead: tuple[int, enum.Enum] = STALE
         self._table = table
         self._allowed = table.allowed
+        self._by_digit = table.by_digit
 
     @property
     def expected_phase(self) -> enum.Enum:
@@ -234,9 +237,8 @@ class Dialogue:
         except IndexError:
             raise LocalProtocolError(f"no command is waiting for a reply, got {reply.code}") from None
         self._ahead = STALE
-        row = self._table.by_digit[reply.code // 100].get(type(command))
-        if row is not None:
-            self.phase = row.get(self.phase, self.phase)
+        row = self._by_digit[reply.code // 100].get(type(command), NO_ROW)
+        self.phase = row.get(self.phase, self.phase)
         return command
 
     def enter(self, phase: enum.Enum) -> None:
