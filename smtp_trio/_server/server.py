@@ -438,7 +438,13 @@ class Server:
     # and before the stream is closed, which may take a second.
 
     async def _proxied_session(
-        self, stream: trio.abc.Stream, accepted: Peer | None = None, *, implicit_tls: bool, table: HookTable | None
+        self,
+        stream: trio.abc.Stream,
+        accepted: Peer | None = None,
+        local: Peer | None = None,
+        *,
+        implicit_tls: bool,
+        table: HookTable | None,
     ) -> None:
         """Run a session as `_session` does, after the PROXY header if the peer has to send one."""
         connection = None
@@ -459,12 +465,13 @@ class Server:
             return
         if required:
             accepted = None  # the client that the header names has not been screened
-        await self._session(stream, accepted, implicit_tls=implicit_tls, table=table, connection=connection)
+        await self._session(stream, accepted, local, implicit_tls=implicit_tls, table=table, connection=connection)
 
     async def _session(
         self,
         stream: trio.abc.Stream,
         accepted: Peer | None = None,
+        local: Peer | None = None,
         *,
         implicit_tls: bool,
         table: HookTable | None,
@@ -474,12 +481,15 @@ class Server:
 
         :param table: the hooks of the session; None for those of the server.
         :param accepted: the peer of a connection that has passed `Screening.screen`.
+        :param local: the server's end of the connection, if it is known.
         :param connection: the ends that a PROXY header has named; None without one.
         """
         table = table or self._state.table
         session, error, peer, refused = None, None, None, 0
         try:
-            connection = connection or Connection.direct(endpoints(stream, accepted))
+            connection = connection or Connection.direct(
+                endpoints(stream, accepted) if accepted is None or local is None else (accepted, local)
+            )
             key = None if connection.health_check else self._screening.key(connection.peer)
             peer = connection.peer
             refused = self._screening.refuses(key, peer, screened=accepted is not None)

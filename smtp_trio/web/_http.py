@@ -84,7 +84,7 @@ class Connections:
     #: The cancel scopes of connections that wait for a request, from the longest wait to the shortest.
     idle: OrderedDict[trio.CancelScope, None] = field(factory=OrderedDict)
 
-    async def handle(self, stream: trio.SocketStream, peer: Peer | None) -> None:
+    async def handle(self, stream: trio.SocketStream, peer: Peer | None, _: Peer | None = None) -> None:
         """Serve a connection, and close it."""
         client, server = endpoints(stream, peer)
         key = network(client.host)  # None for local clients, of which many may come through one proxy
