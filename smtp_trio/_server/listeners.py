@@ -32,6 +32,9 @@ BACKLOG = 4096
 #: Connections accepted in a row before other tasks are scheduled, and how many sessions begin then: to begin one takes ten
 #: times as long as to refuse a connection.
 BURST, SESSIONS = 64, 4
+#: After a connection that came alone, others are accepted one by one, until after so many of them the queue is looked through
+#: again. To find out that there is no other takes 8 µs, 3 % of the time of a session that receives one message.
+SINGLES = 8
 #: Accepted connections that may wait for their session to begin: more than `Limits.connections_per_minute` of one peer.
 MAX_WAITING = 512
 #: Refused connections that may wait to be closed, and how many are closed before other tasks are scheduled.
@@ -276,7 +279,7 @@ async def _accept_from(
     local = None if sock is None else _local_end(sock)
     arrivals = Arrivals(lambda stream, peer: nursery.start_soon(handler, stream, peer, local))
     refused = Refused()
-    accepted = 0
+    accepted = alone = 0
     # To ask a socket for them makes two members of enumerations, which takes as long as accept().
     made_as = (socket.AF_INET, socket.SOCK_STREAM, 0) if sock is None else (sock.family, sock.type, sock.proto)
     try:
@@ -292,7 +295,8 @@ async def _accept_from(
                     else:
                         # Wait on the listener's own socket, so that closing it wakes this task; accept on the duplicate.
                         await trio.lowlevel.wait_readable(listener.socket)
-                    accepted = _accept_burst(arrivals, refused, screen, sock, made_as)
+                    accepted = _accept_burst(arrivals, refused, screen, sock, made_as, 1 if alone else BURST)
+                    alone = 0 if accepted > 1 else (alone + 1) % SINGLES
                     if accepted >= 0:
                         continue
                 # Not a POSIX socket, or accept() failed with an error that Trio has to classify. It may wait then, for another
@@ -324,9 +328,14 @@ def _local_end(sock: socket.socket) -> Peer | None:
 
 
 def _accept_burst(
-    arrivals: Arrivals, refused: Refused, screen: Screen, sock: socket.socket, made_as: tuple[int, int, int]
+    arrivals: Arrivals,
+    refused: Refused,
+    screen: Screen,
+    sock: socket.socket,
+    made_as: tuple[int, int, int],
+    most: int = BURST,
 ) -> int:
-    """Accept the connections that are waiting, up to BURST; begin up to SESSIONS sessions, and close up to CLOSED others.
+    """Accept the connections that are waiting, up to ``most``; begin up to SESSIONS sessions, and close up to CLOSED others.
 
     Return how many were accepted, or -1 after an error that Trio has to classify.
 
@@ -338,7 +347,7 @@ def _accept_burst(
     accept = listening._accept  # private, but in each version and implementation of Python 3
     accepted = 0
     try:
-        for _ in range(min(BURST, MAX_WAITING - arrivals.count)):
+        for _ in range(min(most, MAX_WAITING - arrivals.count)):
             descriptor, address = accept()
             accepted += 1
             if peer := screen(descriptor, address):
