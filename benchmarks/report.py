@@ -67,7 +67,7 @@ def version_output(command: Sequence[str]) -> str:
     """Return the output of a command that prints a version, or "" when it is not installed."""
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=30, env={**os.environ, "PATH": PATH}
+            command, capture_output=True, text=True, check=False, timeout=600, env={**os.environ, "PATH": PATH}
         )
     except FileNotFoundError:
         return ""
