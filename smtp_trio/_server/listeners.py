@@ -135,7 +135,8 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # - When the process is out of descriptors, it logs an error with a traceback ten times a second.
 #
 # So one task per listener waits until its socket is readable and then accepts what is in the queue of the kernel, up to
-# BURST connections, before it waits again. Waiting is a checkpoint even when the socket is readable, so other tasks run
+# BURST connections, before it waits again. If that was a single one, it accepts the next ones one by one (SINGLES), and does
+# not ask each time whether there is another. Waiting is a checkpoint even when the socket is readable, so other tasks run
 # and cancellation is noticed after each burst.
 #
 # The queue of the kernel is first in, first out, so a client waits for all that others have put into it before. So the

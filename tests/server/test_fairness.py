@@ -152,6 +152,19 @@ async def test_connections_that_wait_when_the_server_stops_get_a_reply() -> None
     assert all(b"421 " in reply for reply in replies)
 
 
+async def test_many_connections_after_single_ones() -> None:
+    """A server that accepts connections one by one, since each came alone, begins all sessions of a crowd."""
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(Server(RecordingHooks(), name=NAME).serve, 0, "127.0.0.1")
+        address = listener.socket.getsockname()
+        for number in (1, 1, 3 * listeners.SINGLES):
+            clients = [await trio.open_tcp_stream(*address) for _ in range(number)]
+            for client in clients:
+                assert (await client.receive_some(1000)).startswith(b"220 ")
+                await client.aclose()
+        nursery.cancel_scope.cancel()
+
+
 # --- connections that are refused ---------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,20 @@ def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
 # --- listening --------------------------------------------------------------------------------------------------------
 
 
+async def test_address_of_a_server_that_listens_on_all() -> None:
+    """`Session.local` is the address to which the client has connected."""
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME)
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(server.serve, 0, "0.0.0.0")
+        port = listener.socket.getsockname()[1]
+        async with connect_tcp(port) as client:
+            await client.hello()
+            await client.quit()
+        assert hooks.sessions[0].local == Peer("127.0.0.1", port, "tcp")
+        await server.stop()
+
+
 async def test_serve_returns_its_listeners_and_ends_after_stop() -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
