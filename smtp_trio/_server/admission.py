@@ -98,6 +98,11 @@ class Admission:
         within = limits.per_peer is None or key is None or self._number_open(key) < limits.per_peer
         return None if within else "per_peer"
 
+    def floods(self, peer: Peer) -> bool:
+        """Return whether a client has opened more connections in this minute than it may."""
+        limit, key = self._limits.connections_per_minute, self.key(peer)
+        return limit is not None and key is not None and self._new.get(key, 0) > limit
+
     def refuse(self, key: str | None, peer: Peer, limit: str) -> int:
         """Count and log the refusal of a connection because of ``limit``.
 

@@ -68,15 +68,15 @@ class AuthService:
         """Return whether the address has so many failures that it may not log in."""
         return self._limit is not None and self._number_of_failures(peer) >= self._limit
 
-    def suspects(self, peer: Peer, *, concurrent: bool) -> bool:
+    def suspects(self, peer: Peer, *, busy: bool) -> bool:
         """Return whether a login must not delay others.
 
-        Its address has so many failures that the replies to them are delayed longer, or has other logins at the same time.
-        Addresses that are not counted are not suspected.
+        Its address has so many failures that the replies to them are delayed longer, or is ``busy``. Addresses that are not
+        counted are not suspected.
 
-        :param concurrent: whether it has other logins at the same time.
+        :param busy: whether it has other logins at the same time, or opens too many connections (`Admission.floods`).
         """
-        return self._address(peer) is not None and (concurrent or self._number_of_failures(peer) >= UNDELAYED)
+        return self._address(peer) is not None and (busy or self._number_of_failures(peer) >= UNDELAYED)
 
     def _number_of_failures(self, peer: Peer) -> int:
         address = self._address(peer)

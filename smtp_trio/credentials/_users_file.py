@@ -30,8 +30,10 @@ MAX_CONCURRENT: Final = min(2, max(1, (os.cpu_count() or 1) - 1))
 # A hash is slow on purpose, so it must neither delay other sessions nor show which users exist.
 #
 # - Hashes are computed in one or two threads, in which the clients take turns (`FairThreads`). A computation is skipped if
-#   its client has left, or was locked out while it waited. For an address that has failed several times, and for
-#   its other logins at the same time, a process computes them, only when the processor has nothing else to do.
+#   its client has left, or was locked out while it waited. For an address that has failed several times, for its other
+#   logins at the same time, and for one that opens more connections than it may, a process computes them, only when the
+#   processor has nothing else to do. While a flood of connections needs half of a core, one hash in a thread delays the
+#   messages of others for 0.3 s, to 50 ms each instead of 6: the thread computes for up to 4 ms before one that wakes continues.
 # - Every login computes the same hashes: one of each cost that occurs in the file. The user's own hash is among them, in
 #   the place of the one with the same cost. For an unknown user, or if the file has the password itself, the result of
 #   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it
@@ -64,7 +66,7 @@ class UsersFile:
         self._threads = FairThreads(MAX_CONCURRENT)
         #: The clients of which a login waits for these threads, or is checked by one.
         self._clients: set[tuple[Hashable, ...]] = set()
-        #: For addresses that have failed several times, or log in several times at once.
+        #: For addresses that have failed several times, log in several times at once, or open too many connections.
         self._idle_threads = FairThreads(1, idle=True)
         self._users = Users({}, bytes(32))
         #: One hash of each cost. A login computes all of them, or the user's own in place of one.
@@ -191,9 +193,9 @@ class UsersFile:
         """Call a function in a thread at the client's turn. Return None if the client has left, or was locked out meanwhile."""
         if not self._each_cost and not self._has_passwords:
             return function()
-        service, peer, stream = session.server._state.auth_service, session.peer, session.stream
-        client = turn_of(peer)
-        if service.suspects(peer, concurrent=client in self._clients):
+        server, peer, stream = session.server, session.peer, session.stream
+        service, client = server._state.auth_service, turn_of(peer)
+        if service.suspects(peer, busy=client in self._clients or server._admission.floods(peer)):
             return await self._idle_threads.run(client, function, lambda: service.wants(peer, stream))
         self._clients.add(client)
         try:

@@ -116,9 +116,11 @@ if TYPE_CHECKING:
 # of the commits. A claim that finds nothing has read this number before it looked, so the consumer waits only if the number
 # is still the same; no change between the claim and the wait is missed.
 
-#: The number of pieces of a message after which the write-ahead log is copied into the database. A group of messages waits
+#: The number of pieces, of all messages, after which the write-ahead log is copied into the database. A group of messages waits
 #: for a piece, and for this copy, too. SQLite itself would copy after a thousand pages, which takes ten times as long as a
-#: piece. That number is better for small messages, which change the same pages again and again.
+#: piece. That number is better for small messages, which change the same pages again and again. When the pieces of each message
+#: were counted, eight messages that began at the same time had up to nine pieces in the log, and of the small messages between
+#: them, the slowest hundredth waited for about 25 ms and not 20.
 PIECES_COPIED = 2
 #: Octets that are left free on the disk, so that what is not stored can be removed.
 RESERVE = 1 << 21
@@ -144,6 +146,7 @@ class SQLite(Store["SQLiteSpool"]):
         self._writer = Writer(self.path)
         self.removing: bool = False
         """True while a session removes the pieces of messages that are not stored."""
+        self._uncopied = 0  # pieces in the log
         self._reader = Reader(self.path)
         self._reading = trio.CapacityLimiter(1)
         self._index = Index(self.path)
@@ -218,8 +221,10 @@ class SQLite(Store["SQLiteSpool"]):
         except BaseException:
             self._writer.recover()
             raise
-        if (n + 1) % PIECES_COPIED == 0:
-            with suppress(sqlite3.Error):  # the piece is in the log, and is copied later
+        self._uncopied += 1
+        if self._uncopied >= PIECES_COPIED:
+            self._uncopied = 0
+            with suppress(sqlite3.Error):  # the pieces are in the log, and are copied later
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def read_start(self, uid: str) -> bytes:

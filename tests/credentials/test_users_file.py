@@ -315,6 +315,30 @@ async def test_logins_of_an_address_that_has_failed_are_checked_at_idle_priority
     assert not idle[-1]
 
 
+async def test_first_login_of_an_address_with_too_many_connections_is_checked_at_idle_priority(
+    accounts: UsersFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session began before there were too many."""
+    idle = []
+
+    def compute(self: ScryptHash, password: memoryview) -> bytes:
+        idle.append(key_derivation.get() is IDLE)
+        return self.digest
+
+    monkeypatch.setattr(ScryptHash, "compute", compute)
+    server = serving(accounts, count_local=True, connections_per_minute=2, auth_failures_per_peer=None)
+    async with listening(server) as port, connect_tcp(port) as first, connect_tcp(port) as second:
+        for client in (first, second):
+            await client.hello()
+        await first.send(line("secret"))
+        await first.expect("235")
+        async with connect_tcp(port) as refused:
+            await refused.expect("421")
+        await second.send(line("secret"))
+        await second.expect("235")
+    assert idle == [False, True]
+
+
 async def test_cancelled_login_gives_up_its_place(accounts: UsersFile, monkeypatch: pytest.MonkeyPatch) -> None:
     costs = record_computations(monkeypatch)
     server = serving(accounts)

@@ -143,6 +143,14 @@ async def test_pieces_are_copied_into_the_database_a_few_at_a_time(store: SQLite
     assert max(sizes) < 8 * PIECE
 
 
+async def test_pieces_of_different_messages_are_copied_into_the_database_together(store: SQLite) -> None:
+    """Otherwise the first pieces of many messages would wait in the log, and be copied at once."""
+    async with store:
+        for uid in ("one", "another"):
+            await store.in_turn(partial(store.write_piece, uid, 0, bytearray(PIECE)))
+        assert os.stat(store.path).st_size > 2 * PIECE
+
+
 @pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 13, 14, 15, 700])
 async def test_body_in_pieces_has_every_octet(store: SQLite, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that no text contains, and wherever the pieces divide the message."""
