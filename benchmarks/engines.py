@@ -29,6 +29,8 @@ POSTGRESQL = "/usr/lib/postgresql/15/bin"
 #: The tasks of a loop wait for one group, which has all their messages. Of the sessions of a server, a third waits for each of
 #: two groups, and a third receives its next message. So with three times as many sessions the groups have the same size.
 SIZE, TASKS, SESSIONS = 4096, 100, 300
+#: The replicas of Redis, which all have to flush a group, or the standbys of PostgreSQL, of which one has to.
+REPLICAS = 2
 #: Sessions send a message and the next envelope together. Waiting for each reply costs the generator and the server more than
 #: the engine does.
 LOAD = Load(sessions=SESSIONS, size=SIZE, overlapping=True)
@@ -127,12 +129,13 @@ def postgresql_is_ready(port: int, replicas: int) -> bool:
         return False
 
 
-REDIS = Engine("Redis", redis, redis_replica, redis_is_ready, "redis://127.0.0.1:{}/0", "?replicas=1")
+REDIS = Engine("Redis", redis, redis_replica, redis_is_ready, "redis://127.0.0.1:{}/0", f"?replicas={REPLICAS}")
 POSTGRES = Engine(
     "PostgreSQL", postgresql, postgresql_standby, postgresql_is_ready, "postgresql://postgres@127.0.0.1:{}/postgres", ""
 )
-#: The same with a standby. It is a primary of its own, since it would wait for the standby in the other cases, too.
-SYNCHRONOUS = evolve(POSTGRES, primary=partial(postgresql, synchronous_standby_names="*"))
+#: The same with standbys, of which one has to flush a transaction. It is a primary of its own, since it would wait for them in
+#: the other cases, too.
+SYNCHRONOUS = evolve(POSTGRES, primary=partial(postgresql, synchronous_standby_names="ANY 1 (*)"))
 
 
 def url_of(engine: Engine, env: Environment, *, replicated: bool = False) -> str:
@@ -142,8 +145,9 @@ def url_of(engine: Engine, env: Environment, *, replicated: bool = False) -> str
         env.processes[key] = process = start(env, engine.primary, *cores())
         wait_for(engine, process.port, 0)
         if replicated:
-            start(env, partial(engine.replica, process.port), *cores())
-            wait_for(engine, process.port, 1)
+            for number in range(REPLICAS):
+                start(env, partial(engine.replica, process.port), *cores())
+                wait_for(engine, process.port, number + 1)
     return engine.url.format(env.processes[key].port) + (engine.replicated if replicated else "")
 
 
@@ -219,10 +223,10 @@ ROWS = "the loop with the rows of the store"
 
 
 def case(engine: Engine, *, replicated: bool = False) -> Case:
-    """Return the case of an engine, with one replica or without."""
+    """Return the case of an engine, with replicas or without."""
     store = partial(url_of, engine, replicated=replicated)
     return Case(
-        name=f"{engine.name}{' with a replica' if replicated else ''}, 4 KiB, {SESSIONS} sessions",
+        name=f"{engine.name}{' with two replicas' if replicated else ''}, 4 KiB, {SESSIONS} sessions",
         contenders={
             GROUPED: through_server("store", store),
             SINGLE: in_the_long_form(through_server("ungrouped-store", store, part=20)),
