@@ -244,6 +244,28 @@ async def test_event_loop_waits_between_refused_connections(
     assert open_then > 2
 
 
+async def test_all_connections_are_accepted_after_each_pause(
+    monkeypatch: pytest.MonkeyPatch, socket_clock: MockClock
+) -> None:
+    """Also when the flood began with single ones."""
+    monkeypatch.setattr(listeners, "CLOSED", 0)
+    monkeypatch.setattr(listeners, "PAUSE", 10)
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=1, count_local=True))
+    with ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_listeners, [listener])
+            for number in (1, 1, 20):
+                for _ in range(number):
+                    stack.enter_context(socket.create_connection(address))
+                await trio.sleep(1)
+            assert server.statistics().connections_refused == 1
+            await trio.sleep(10)
+            assert server.statistics().connections_refused == 21
+            nursery.cancel_scope.cancel()
+
+
 async def test_refused_connections_are_closed_when_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "CLOSED", 0)
     refused = listeners.Refused()
