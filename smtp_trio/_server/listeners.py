@@ -326,8 +326,8 @@ def _local_end(sock: socket.socket) -> Peer | None:
     """
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.fileno() < 0:  # closed by `Server.stop`
         return None
-    address = sock.getsockname()
-    return None if address[0] in WILDCARDS else tcp_peer(address)
+    local = tcp_peer(sock.getsockname())
+    return None if local.host in WILDCARDS else local
 
 
 def _accept_burst(

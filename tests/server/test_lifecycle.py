@@ -116,13 +116,14 @@ async def test_all_addresses_have_the_same_port() -> None:
         await server.stop()
 
 
-async def test_ipv4_client_of_an_ipv6_socket() -> None:
-    """``session.peer`` has the IPv4 address."""
+@pytest.mark.parametrize("wildcard", ["::", "::ffff:0.0.0.0"])
+async def test_ipv4_client_of_an_ipv6_socket(wildcard: str) -> None:
+    """``session.peer`` and ``session.local`` have the IPv4 addresses."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no dual stack here")
     sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    await sock.bind(("::", 0))
+    await sock.bind((wildcard, 0))
     sock.listen()
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
@@ -131,7 +132,7 @@ async def test_ipv4_client_of_an_ipv6_socket() -> None:
         async with connect_tcp(sock.getsockname()[1]) as client:
             await client.hello()
         await server.stop()
-    assert hooks.sessions[0].peer.host == "127.0.0.1"
+    assert hooks.sessions[0].peer.host == hooks.sessions[0].local.host == "127.0.0.1"
 
 
 async def test_bind_error_is_not_in_a_group() -> None:
