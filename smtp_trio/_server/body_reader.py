@@ -237,6 +237,7 @@ class BodyReader:
             if received.at == len(received.data) and not protocol.input_ended:  # the core would ask for octets
                 received.compact()
                 await self._receive()
+                session.processed = 0  # as below
         while True:
             if received.at < len(received.data):  # a client that sends many tiny chunks must not delay other tasks
                 await session.yield_turn()

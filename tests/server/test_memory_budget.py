@@ -28,6 +28,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session
 from smtp_trio._server.memory import FREE_INPUT, RECIPIENT, RESERVE, SESSION, TLS_SESSION, MemoryBudget, with_reserve
+from smtp_trio._server.session_task import COMMANDS_PER_TURN
 from smtp_trio.stores import Maildir, SQLite, Store
 
 MIB = 1 << 20
@@ -246,6 +247,36 @@ async def test_session_does_not_wait_with_octets_of_a_message(accepted: bool) ->
         sessions.clear()
         await client.quit()
     assert max(waiting) <= len(b"\r\n.\r\n")
+
+
+@pytest.mark.parametrize("commands", range(COMMANDS_PER_TURN))
+async def test_session_does_not_wait_with_the_first_octets_of_a_message(commands: int) -> None:
+    """However many commands it has received since it waited last."""
+    waiting: list[int] = []
+    sessions: list[Session] = []
+
+    class Watch(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            waiting.extend(session.buffered for session in sessions)
+
+    async def data(session: Session, body: Body) -> None:
+        sessions.append(session)
+        await body.__anext__()
+        sessions.clear()
+        await body.discard()
+
+    server = serving()
+    server.on(data=data)
+    async with connected(server, pair=sockets) as client:
+        await client.open()
+        trio.lowlevel.add_instrument(watch := Watch())
+        await client.send(b"NOOP\r\n" * commands + b"DATA\r\n")
+        await client.expect(*["250"] * commands, "354")
+        await client.send(LINE * 30 + b".\r\n")
+        await client.expect("250")
+        trio.lowlevel.remove_instrument(watch)
+    assert waiting
+    assert max(waiting) == 0
 
 
 async def test_tls_is_counted(autojump_clock: MockClock) -> None:
