@@ -414,21 +414,24 @@ class BodyReader:
             await session.flush()
         if session.over:
             raise self._fail("the client disconnected")
-        self.observing = False  # nothing is due until the client has sent more
         paused = -1 if session.turns is None else session.turns.pause()
         if session.wire.quick and not session.wire.waits:
-            await trio.lowlevel.checkpoint()
+            self.observing = False  # nothing is due until the client has sent more, or the hook has cancelled this read
+            try:
+                await trio.lowlevel.checkpoint()
+            finally:
+                self.observing = True
             if session.wire.receive_now():
                 if session.turns is not None:
                     session.turns.begin(paused)
                 # A hook that goes on reading is not stuck: a large message on a busy disk may take longer than its limit.
                 session.hooks.restart_clock()
-                self.observing = True
                 return
         session.memory.count()
         began = session.hooks.now()
         waits = self._waits = self._waits or WaitLimits(session.protocol.limits)
         limit, reason = self._next_wait(waits)
+        self.observing = False
         try:
             # To stop the clock of the hook costs a change of its deadline. It is not needed for a short wait, so the
             # first scope ends before the deadline of the hook can pass.

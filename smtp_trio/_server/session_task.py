@@ -586,6 +586,7 @@ class SessionTask:
         if bad.verb == "DATA":
             self.hooks.disarm()
             await self.wire.receive_arrived()  # octets sent before the refusal are not commands
+            self.hooks.restart_clock()  # between two chunks a data hook is running
             reply = self.protocol.checked_reply(reply)
         self.counts.commands += 1
         self.counts.errors += 1

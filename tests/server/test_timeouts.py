@@ -12,7 +12,7 @@ import trio
 from helpers import MESSAGE, NAME, START, Client, Pair, RecordingHooks, connected, server_tls, sockets, unbuffered
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from smtp_trio import Body, ClientTimeouts, Hooks, Limits, Reply, Server, Session, Timeouts, standard
+from smtp_trio import Body, BodyError, ClientTimeouts, Hooks, Limits, Reply, Server, Session, Timeouts, standard
 from smtp_trio.protocol import Command, Rcpt
 from smtp_trio.protocol.extensions import Auth
 
@@ -703,6 +703,56 @@ async def test_data_hook_is_late_after_other_messages(
         assert earliest <= trio.current_time() - began <= latest
         await client.quit()
     assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
+
+
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 3\r\na\r\n"])
+async def test_data_hook_that_has_cancelled_its_read_is_late(begin: bytes, autojump_clock: MockClock) -> None:
+    """The deadline of the wait for the command is later, and must not be taken for that of the hook."""
+    late: list[float] = []
+    server = Server(name=NAME, timeout=Timeouts(hook=10))
+
+    async def data(session: Session, body: Body) -> None:
+        if begin.startswith(b"BDAT"):
+            await body.__anext__()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await body.read()
+        await trio.sleep_forever()
+
+    async def error(server: Server, error: Exception) -> None:
+        late.append(trio.current_time())
+
+    server.on(data=data, error=error)
+    async with connected(server, pair=sockets) as client:
+        await client.open()
+        await client.send(begin)
+        await client.expect("354" if begin == b"DATA\r\n" else "250")
+        await trio.sleep(1000)
+        assert late == [10]
+
+
+async def test_data_between_two_chunks_leaves_the_limit_of_the_data_hook(
+    pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """The server looks for octets that the client has sent after DATA, and ends the session if there are any."""
+    late: list[float] = []
+
+    async def data(session: Session, body: Body) -> None:
+        with pytest.raises(BodyError):
+            await body.read()
+        await trio.sleep_forever()
+
+    async def error(server: Server, error: Exception) -> None:
+        late.append(trio.current_time())
+
+    server = Server(name=NAME, timeout=Timeouts(hook=10))
+    server.on(data=data, error=error)
+    async with connected(server, pair=pair) as client:
+        await client.open()
+        await client.send(b"BDAT 3\r\na\r\nDATA\r\nBDAT 3\r\nb\r\n")
+        await client.expect("250", "554")
+        await trio.sleep(1000)
+        assert late == [10]
 
 
 @pytest.mark.parametrize(("hook", "end", "after"), [(10, 20, 20), (20, 10, 20), (0, 10, math.inf), (10, 0, math.inf)])
