@@ -133,6 +133,8 @@ def read_header(start: bytes | bytearray) -> tuple[str | None, datetime | None]:
 
     Neither is an error when it is invalid: an undecodable subject is returned as it is, an invalid date as None.
     """
+    if start.startswith((b"\n", b"\r\n")):  # the header is empty
+        return None, None
     end = HEADER_END.search(start, 0, HEADER_OCTETS)
     header = bytes(start[: end.start() if end else HEADER_OCTETS])
     found, when = SUBJECT.search(header), DATE.search(header)

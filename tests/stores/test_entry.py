@@ -29,9 +29,11 @@ WHEN = datetime(2026, 11, 22, 10, 23, 26, tzinfo=timezone(timedelta(hours=1)))
         (b"Subject: =?unicode_escape?q?\\ud800?=\r\n", "?"),
         (b"Subject: " + b"x" * 5000 + b"\r\n", "x" * (FIELD_OCTETS - 1)),
         (b"X-Subject: hello\r\n\r\nSubject: body\r\n", None),
+        (b"\r\nSubject: body\r\n", None),
+        (b"\nSubject: body\n", None),
         (b"", None),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_subject(field: bytes, subject: str | None) -> None:
     assert read_header(field + b"\r\ntext\r\n")[0] == subject
