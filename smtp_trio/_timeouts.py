@@ -41,7 +41,7 @@ class Timeouts(Value):
     :param end: the limit instead of ``hook`` for the `Hooks.data` hook when it has read the whole message, if it is
         longer: how long the hook may run after its last wait for the client. Clients wait ten minutes for the reply to a
         message (RFC 5321 4.5.3.2.6). `Hooks.mail`, `Hooks.rcpt` and `Hooks.data` may be cancelled
-        up to a hundredth of their limit early, and at most 5 s.
+        up to a hundredth of their limit early, and at most 10 s.
     :param tls: how long a TLS handshake may take.
     :param proxy: how long a connection from ``proxy_from`` may take to send its PROXY header.
     :param write: how long the peer may take to accept a reply that does not fit into the send buffer.

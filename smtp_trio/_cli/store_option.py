@@ -58,6 +58,7 @@ async def open_store(
             await store.__aenter__()
         except StoreError as error:
             if wait is not None and not isinstance(error, UnusableStoreError):
+                await trio.sleep(1)
                 continue
             cause = error.__cause__ or error
             place = (isinstance(cause, OSError) and cause.filename) or getattr(store, "path", store.url)
