@@ -158,6 +158,15 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that a process has started."""
+    pids: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            pids += map(int, (task / "children").read_text().split())
+    return pids
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a program and the processes that it has started, as a power cut would, and wait until all have ended.
 
@@ -166,16 +175,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGSTOP)  # so that it starts no other process after its children were listed
-    children: list[int] = []
-    with suppress(FileNotFoundError, ProcessLookupError):  # when it has ended meanwhile
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
-            children += map(int, (task / "children").read_text().split())
+    started: list[int] = []
+    with suppress(FileNotFoundError):  # it has ended by itself
+        started = children(process.pid)
     process.kill()
     process.wait()
-    for pid in children:
+    for pid in started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    while any(map(is_running, children)):
+    while any(map(is_running, started)):
         time.sleep(0.01)
 
 

@@ -6,22 +6,16 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from .case import Case, Contender, Environment, Measure, Sample, cores, cpu, pinned
 from .load import Load, generator_command
-from .servers import ROOT, Process, own_server, start
+from .servers import ROOT, Process, children, own_server, start
 
 
 def process_tree(pid: int) -> list[int]:
     """Return the ids of a process and its children."""
-    pids = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # the thread has ended meanwhile
-            pids += map(int, (task / "children").read_text().split())
-    return pids
+    return [pid, *children(pid)]
 
 
 def measure_on_all_cores(load: Load, server: Process, count: int) -> Sample:

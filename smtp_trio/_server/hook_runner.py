@@ -367,12 +367,12 @@ class HookRunner:
 
     # --- the hook clock ---------------------------------------------------------------------------------------------
 
-    # A message would cost three changes of the deadline, of 3 µs each: when its `data` hook begins, when it has received the
-    # message, and when it waits after that. In a session with many messages each of them comes after a deadline that is later
-    # than needed, that of the message before. A later deadline does no harm as long as the hook does not wait for anything but
-    # the client. So that of a `data` hook is only noted in `_due`, and set when the hook is going to wait (`arm`), which its
-    # observer tells. By then the message has been read, so that the deadline is a new one, `Timeouts.end` away, which is hardly
-    # later than the one before.
+    # A message would cost three changes of the deadline of the session's scope, of 3 µs each: when its `data` hook begins, when
+    # it has received the message, and when it waits after that. In a session with many messages, the scope still has the
+    # deadline of the message before, which is later than that of the hook. This does no harm until the hook waits for something
+    # other than the client. So the deadline of a `data` hook is kept in `_due`, and its observer calls `arm` before the hook
+    # waits. Usually the message has been received by then, so the hook has `Timeouts.end`, as the one before had. That deadline
+    # is hardly later than the one of the scope, which therefore stays (`_move`).
 
     def _move(self, deadline: float, seconds: float) -> None:
         """Let the running frequent hook, which may take so many seconds, be late at ``deadline``."""

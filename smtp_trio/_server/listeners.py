@@ -33,8 +33,8 @@ BACKLOG = 4096
 #: times as long as to refuse a connection.
 BURST, SESSIONS = 64, 4
 #: After a connection that came alone, others are accepted one by one, until after so many of them the queue is looked through
-#: again. To find out that there is no other takes 8 µs, 3 % of the time of a session that receives one message. While refused
-#: connections wait to be closed this is not done: with a pause after each one, a flood would fill the queue.
+#: again. An accept() that finds none takes about 8 µs, 3 % of the time of a session that receives one message. While refused
+#: connections wait to be closed, whole bursts are accepted: with a pause after each connection, a flood would fill the queue.
 SINGLES = 8
 #: Accepted connections that may wait for their session to begin: more than `Limits.connections_per_minute` of one peer.
 MAX_WAITING = 512
