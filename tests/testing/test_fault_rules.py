@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -701,11 +700,16 @@ async def test_rules_come_and_go_while_messages_arrive(tls: bool) -> None:
         "coalesce 2 within 1ms",
         "omit X",
     )
+    kinds = {"trickle", "throttle", "delay", "coalesce"}
+    acted: set[str] = set()
     sent: list[bytes] = []
-    acted: Counter[str] = Counter()
 
     async def send(server: TestServer, number: int) -> None:
-        for _ in range(3):
+        # Which sessions meet which rule depends on the order of events on the sockets. So the sessions go on until each kind
+        # of rule has acted: three each are nearly always enough.
+        for session in range(100):
+            if session >= 3 and acted >= kinds:
+                return
             async with server.client() as client:
                 assert (client.tls is not None) == tls
                 for _ in range(4):
@@ -718,10 +722,9 @@ async def test_rules_come_and_go_while_messages_arrive(tls: bool) -> None:
 
     async def change() -> None:
         while True:
+            acted.update(rule.kind for rule in rules if rule.acted)
             if len(rules) > 3:
-                removed = random.choice(list(rules))
-                rules.remove(removed.id)
-                acted[removed.kind] += removed.acted
+                rules.remove(random.choice(list(rules)).id)
             elif text := random.choice(harmless):
                 everybody = text.startswith("omit") or random.random() < 0.5
                 rules.add(text, recipient=None if everybody else f"test{random.randrange(8)}@mx.test")
@@ -735,7 +738,7 @@ async def test_rules_come_and_go_while_messages_arrive(tls: bool) -> None:
                 clients.start_soon(send, server, number)
         nursery.cancel_scope.cancel()
     assert sorted(mail.raw for mail in inbox) == sorted(sent)
-    assert all(acted[text.split()[0]] > 0 for text in harmless[:4])
+    assert acted >= kinds
 
 
 # --- sweeps -------------------------------------------------------------------------------------------------------------
