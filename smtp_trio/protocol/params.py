@@ -168,7 +168,9 @@ def parse_params(text: str, known_params: KnownParams) -> Params:
     for word in text.split(" "):
         match = syntax.PARAMETER.fullmatch(word)
         if match is None:
-            raise BadCommandError(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))
+            param = known_params.get(word.partition("=")[0].upper())
+            status = "5.5.4" if param is None else param.invalid
+            raise BadCommandError(Reply(501, f"Malformed parameter: {word!a}", status))
         keyword, value = match.group("keyword", "value")
         param = known_params.get(keyword.upper())
         if param is None:  # RFC 5321 4.1.1.11

@@ -347,6 +347,7 @@ def test_priority(priority: int) -> None:
     [
         "MT-PRIORITY=+3", "MT-PRIORITY=10", "MT-PRIORITY=-0", "MT-PRIORITY=1.5", "MT-PRIORITY",
         "MT-PRIORITY=-10", "MT-PRIORITY=1 MT-PRIORITY=1", "MT-PRIORITY=\u0661", "MT-PRIORITY=03",
+        "MT-PRIORITY=", "MT-PRIORITY==1", "mt-priority=1=1",
     ],
 )  # fmt: skip
 def test_invalid_priority(params: str) -> None:
