@@ -214,7 +214,7 @@ async def test_health_checks_of_haproxy(header: str, tmp_path: Path, caplog: pyt
     assert {session.peer.host for session in checks} == {ADDRESS}
     assert sum(session.hello is not None and session.hello.domain == "check.example" for session in checks) >= 5
     peers = {record.__dict__["fields"]["peer"].partition(":")[0] for record in caplog.records}
-    assert peers == {CLIENT, PROBE}
+    assert peers - {PROBE} == {CLIENT}  # HAProxy may notice the end of the probe before it connects
 
 
 @pytest.mark.parametrize("version", [1, 2])
