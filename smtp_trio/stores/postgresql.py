@@ -8,8 +8,7 @@ import re
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import psycopg
 import trio
@@ -23,8 +22,10 @@ from ._errors import MessageNotFoundError, StoreError
 from ._group import GroupCommit
 from ._outage import Outage
 from ._postgresql_connection import Bodies, Link, Watchdog, store_error
-from ._postgresql_queue import CHANNEL, DEAD_LETTERS, NOTIFY, REQUEUE, Listener, claim, plain, read_counts, settle
+from ._postgresql_queue import CHANNEL, NOTIFY, REQUEUE, Listener, claim, plain, read_counts, settle
+from ._postgresql_reading import read_dead_letters, read_message, read_page
 from ._postgresql_schema import LOCK_STORE, check_tables, guarantee, prepare_tables, settings_of, weakness
+from ._postgresql_url import parse_seconds, parse_url
 from ._query import Query, as_query
 from ._spool import Spool
 from ._store import Store
@@ -73,11 +74,8 @@ T = TypeVar("T")
 
 #: Octets of a large message that are written in one transaction.
 PIECE = 1 << 18
-#: Messages that `PostgreSQL.entries` reads at a time, and pieces that `PostgreSQL.get` reads at a time.
-PAGE, PIECES_PAGE = 500, 32
 #: Kinds of errors that another message would not have: its values are at fault, and not the server or the connection.
 FAULTS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, UnicodeError)
-SYNTAX = "postgresql://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]]/DATABASE"
 
 COLUMNS = (
     ("uid", "text"),
@@ -128,13 +126,6 @@ WRITE_PIECE = """
 WITH settings AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO pieces SELECT uid, %b::int4, %b::bytea FROM settings, unpublished WHERE uid = %b FOR KEY SHARE OF unpublished
 """
-#: Columns that are fields of an `Entry`, before those of the recipients.
-FIELDS = ("sender", "mail_params", "peer", "helo", "protocol", "tls", "auth", "size", "subject")
-ENTRY = f"""
-SELECT id, uid, received_at, date, {", ".join(FIELDS)},
-    (SELECT array_agg(address ORDER BY n) FROM recipients WHERE message = id),
-    (SELECT array_agg(params ORDER BY n) FROM recipients WHERE message = id)
-"""  # noqa: S608 -- no values
 
 
 class PostgreSQL(Store["PostgreSQLSpool"]):
@@ -161,7 +152,9 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         self.url, params, options = parse_url(url)
         self.schema: str = options.get("schema", "smtp_trio") if schema is None else schema
         self.durability: str = options.get("durability", "disk") if durability is None else durability
-        self.call_timeout: float = number(options.get("call_timeout", "20")) if call_timeout is None else call_timeout
+        self.call_timeout: float = (
+            parse_seconds(options.get("call_timeout", "20")) if call_timeout is None else call_timeout
+        )
         check_type(self.schema, "schema", str)
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,40}", self.schema):
             raise ValueError(f'schema must be 1 to 41 lower-case letters, digits and "_", got {self.schema!r}')
@@ -496,109 +489,3 @@ def values(messages: Sequence[PostgreSQLSpool]) -> list[list[object] | Bodies]:
     columns = zip(*(message.values() for message in messages), strict=True)
     bodies = Bodies([message.body for message in messages])
     return [*map(list, columns), bodies, *map(list, zip(*recipients, strict=True))]
-
-
-def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry of a row of `ENTRY`."""
-    _, uid, received, date, *fields, addresses, params = row
-    return Entry(
-        id=uid,
-        received=received,
-        date=None if date is None else datetime.fromisoformat(date),
-        recipients=tuple(addresses or ()),
-        rcpt_params=tuple(params or ()),
-        **dict(zip(FIELDS, fields, strict=True)),
-    )
-
-
-def read_page(db: Connection, *, last: int | None, reverse: bool, offset: int) -> list[tuple[int, Entry]]:
-    """Return the messages after the one with the number ``last``, without ``offset`` of them, with their numbers."""
-    order, sign = ("DESC", "<") if reverse else ("ASC", ">")
-    condition = "" if last is None else f"WHERE id {sign} {last:d}"
-    query = f"{ENTRY} FROM message_rows {condition} ORDER BY id {order} LIMIT {PAGE} OFFSET {offset:d}"
-    return [(row[0], entry_of(row)) for row in db.execute(query.encode()).fetchall()]
-
-
-def read_message(db: Connection, condition: str, key: object) -> Stored | None:
-    """Return the message with this key, or None if it does not exist."""
-    query = f"{ENTRY}, pieces, body FROM message_rows WHERE {condition}"
-    row = db.execute(query.encode(), [key], binary=True).fetchone()
-    if row is None:
-        return None
-    *fields, pieces, body = row
-    entry = entry_of(fields)
-    parts = []
-    for first in range(0, pieces, PIECES_PAGE):
-        parts += db.execute(
-            "SELECT data FROM pieces WHERE uid = %s AND n >= %s AND n < %s ORDER BY n",
-            [entry.id, first, first + PIECES_PAGE],
-            binary=True,
-        ).fetchall()
-    if len(parts) != pieces:  # it was removed meanwhile
-        return None
-    return Stored.with_message(entry, b"".join([*(part for (part,) in parts), body]))
-
-
-def read_dead_letters(db: Connection, *, group: str, last: int) -> list[tuple[int, DeadLetter | None]]:
-    """Return dead letters after the message with the number ``last``. None is one that was removed meanwhile."""
-    rows = db.execute(DEAD_LETTERS, [group, last, PAGE]).fetchall()
-    query = f"{ENTRY} FROM message_rows WHERE id = ANY(%s)"
-    entries = {row[0]: entry_of(row) for row in db.execute(query.encode(), [[row[0] for row in rows]]).fetchall()}
-    return [
-        (
-            message,
-            DeadLetter(entry=entries[message], group=group, reason=reason, attempts=attempts, state=state)
-            if message in entries
-            else None,
-        )
-        for message, reason, attempts, state in rows
-    ]
-
-
-#: The parameters of a URL that are not libpq's, and those that are secret.
-OWN, SECRET = ("schema", "durability", "call_timeout"), ("password", "sslpassword", "oauth_client_secret")
-
-
-def parse_url(url: str) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """Return a URL without passwords, the parameters of libpq, and our own. Raises ValueError, without a password."""
-    check_type(url, "url", str)
-    base, _, query = url.partition("?")
-    scheme, separator, rest = base.partition("://")
-    place, slash, path = rest.partition("/")
-    login, at, hosts = place.rpartition("@")
-    user, _, _ = login.partition(":")
-    if scheme not in ("postgresql", "postgres") or not separator or "#" in url:
-        raise ValueError(f"url must be {SYNTAX}")
-    if "@" in login or "@" in path:
-        raise ValueError(f'url must be {SYNTAX}; write "@" in its other parts as %40, and "/" as %2F')
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
-    except ValueError:
-        raise ValueError(f"url must be {SYNTAX}; its parameters are invalid") from None
-    options = {name: value for name, value in pairs if name in OWN}
-    libpq = [(name, value) for name, value in pairs if name not in OWN]
-    shown = [(name, value) for name, value in libpq if name not in SECRET]
-    public = f"{scheme}{separator}{user}{at}{hosts}{slash}{path}"
-
-    def complete(base: str, pairs: list[tuple[str, str]]) -> str:
-        query = urlencode(pairs, safe="/,:", quote_via=quote)
-        return f"{base}?{query}" if query else base
-
-    try:
-        psycopg.conninfo.conninfo_to_dict(complete(public, shown))
-    except psycopg.Error as error:
-        raise ValueError(f"url must be {SYNTAX}: {str(error).strip()}") from None
-    try:
-        whole = f"{scheme}{separator}{login}{at}{hosts}{slash}{path}"
-        params = psycopg.conninfo.conninfo_to_dict(complete(whole, libpq))
-    except psycopg.Error:
-        raise ValueError(f"url must be {SYNTAX}; its password is invalid") from None
-    return complete(public, [pair for pair in pairs if pair[0] not in SECRET]), params, options
-
-
-def number(text: str) -> float:
-    """Return the number in a parameter of the URL."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"call_timeout must be a number of seconds, got {text!r}") from None

@@ -273,8 +273,8 @@ async def test_tables_for_programs(server: PostgresServer, schema: str) -> None:
 
 @interop
 async def test_pages(server: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtp_trio.stores.postgresql.PAGE", 2)
-    monkeypatch.setattr("smtp_trio.stores.postgresql.PIECES_PAGE", 2)
+    monkeypatch.setattr("smtp_trio.stores._postgresql_reading.PAGE", 2)
+    monkeypatch.setattr("smtp_trio.stores._postgresql_reading.PIECES_PAGE", 2)
     message = b"".join(large())
     async with opened(server, schema) as store:
         ids = [await put(store) for _ in range(4)] + [await store.put(transaction(), body(message))]
