@@ -16,6 +16,7 @@ import trio
 from attrs import define
 
 from .._types import Peer
+from .._wire import AcceptedSocket, inherit_options
 from ..protocol.arguments import check_number, check_type
 from ..protocol.hosts import check_host, check_port
 from .log_events import ACCEPT_FAILED
@@ -165,8 +166,8 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # After an error in EXHAUSTED the loop tries again every BACK_OFF seconds, since descriptors are free again when
 # sessions end. All other errors end the server.
 
-#: Serves a stream. The second argument is what the `Screen` has returned, or None without a `Screen`, and the third is the
-#: server's end of the connection, or None if the socket has to be asked for it.
+#: Serves a stream, or an `AcceptedSocket`. The second argument is what the `Screen` has returned, or None without a `Screen`,
+#: and the third is the server's end of the connection, or None if the socket has to be asked for it.
 Handler = Callable[[Any, Peer | None, Peer | None], Awaitable[object]]
 #: Returns the peer of an accepted socket, given by its descriptor and its address, if it may become a stream. If not, the
 #: caller closes the descriptor.
@@ -227,14 +228,14 @@ class AcceptFailures:
 class Arrivals:
     """The accepted connections whose session has not begun. Each peer has one turn in a round."""
 
-    def __init__(self, begin: Callable[[trio.SocketStream, Peer], None]) -> None:
+    def __init__(self, begin: Callable[[AcceptedSocket, Peer], None]) -> None:
         self._begin = begin
-        self._by_peer: dict[str, deque[tuple[trio.SocketStream, Peer]]] = {}  # in the order of their turns
+        self._by_peer: dict[str, deque[tuple[AcceptedSocket, Peer]]] = {}  # in the order of their turns
         self.count = 0
 
-    def add(self, stream: trio.SocketStream, peer: Peer) -> None:
+    def add(self, accepted: AcceptedSocket, peer: Peer) -> None:
         """Add a connection of a peer."""
-        self._by_peer.setdefault(network(peer.host) or peer.host, deque()).append((stream, peer))
+        self._by_peer.setdefault(network(peer.host) or peer.host, deque()).append((accepted, peer))
         self.count += 1
 
     def begin(self) -> None:
@@ -278,8 +279,11 @@ async def _accept_from(
     nursery: trio.Nursery,
     failures: AcceptFailures,
 ) -> NoReturn:
-    local = None if sock is None else _local_end(sock)
-    arrivals = Arrivals(lambda stream, peer: nursery.start_soon(handler, stream, peer, local))
+    local = None
+    if sock is not None:
+        local = _local_end(sock)
+        inherit_options(sock)
+    arrivals = Arrivals(lambda accepted, peer: nursery.start_soon(handler, accepted, peer, local))
     refused = Refused()
     accepted = alone = 0
     # To ask a socket for them makes two members of enumerations, which takes as long as accept().
@@ -354,8 +358,7 @@ def _accept_burst(
             descriptor, address = accept()
             accepted += 1
             if peer := screen(descriptor, address):
-                connection = socket.socket(*made_as, descriptor)
-                arrivals.add(trio.SocketStream(trio.socket.from_stdlib_socket(connection)), peer)
+                arrivals.add(AcceptedSocket(descriptor, made_as), peer)
             else:
                 refused.add(descriptor)
     except BlockingIOError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import select
 import socket
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal
 
 import trio
 
 from .._types import Peer, unmap
+from .._wire import AcceptedSocket
 
 #: The peer of a connection that was closed before its address was read. It is not in any network.
 GONE = Peer("0.0.0.0", 0, "tcp")  # noqa: S104  # nothing is bound
@@ -18,7 +20,7 @@ GONE = Peer("0.0.0.0", 0, "tcp")  # noqa: S104  # nothing is bound
 UNIX = Peer("", None, "unix")
 
 
-def endpoints(stream: trio.abc.Stream, accepted: Peer | None = None) -> tuple[Peer, Peer]:
+def endpoints(stream: trio.abc.Stream | AcceptedSocket, accepted: Peer | None = None) -> tuple[Peer, Peer]:
     """Return the remote and the local end of a stream.
 
     ``accepted`` is the remote end of a socket if accept() has returned it: when the peer has reset the connection, it can
@@ -27,8 +29,8 @@ def endpoints(stream: trio.abc.Stream, accepted: Peer | None = None) -> tuple[Pe
     A stream that is not a socket may provide both as an attribute named ``endpoints``; otherwise they are unnamed
     ``memory`` peers.
     """
-    if accepted is not None and accepted.kind == "tcp" and type(stream) is trio.SocketStream:
-        return accepted, _tcp_endpoint(stream, "getsockname")  # as below, in a third of the time
+    if accepted is not None and isinstance(stream, AcceptedSocket):
+        return accepted, _tcp_endpoint(stream.getsockname) if accepted.kind == "tcp" else UNIX
     transport: Any = stream
     while isinstance(transport, trio.SSLStream):
         transport = transport.transport_stream
@@ -39,15 +41,14 @@ def endpoints(stream: trio.abc.Stream, accepted: Peer | None = None) -> tuple[Pe
 
 
 def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:
-    family = stream.socket.family
-    if family not in (socket.AF_INET, socket.AF_INET6):
+    if stream.socket.family not in (socket.AF_INET, socket.AF_INET6):
         return UNIX
-    return _tcp_endpoint(stream, which)
+    return _tcp_endpoint(getattr(stream.socket, which))
 
 
-def _tcp_endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:
+def _tcp_endpoint(ask: Callable[[], tuple[Any, ...]]) -> Peer:
     try:
-        return tcp_peer(getattr(stream.socket, which)())
+        return tcp_peer(ask())
     except OSError:  # the peer disconnected before the address was read
         return GONE
 

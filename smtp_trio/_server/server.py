@@ -20,7 +20,7 @@ from .._groups import collapse_group
 from .._instrument import announce
 from .._timeouts import Timeouts, server_timeouts
 from .._types import Drained, Peer, Statistics
-from .._wire import check_context
+from .._wire import AcceptedSocket, as_stream, check_context
 from ..protocol import Extension, Limits, ServerProtocol, Strictness
 from ..protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
 from ..protocol.body_inspector import Newlines
@@ -439,7 +439,7 @@ class Server:
 
     async def _proxied_session(
         self,
-        stream: trio.abc.Stream,
+        stream: trio.abc.Stream | AcceptedSocket,
         accepted: Peer | None = None,
         local: Peer | None = None,
         *,
@@ -447,7 +447,7 @@ class Server:
         table: HookTable | None,
     ) -> None:
         """Run a session as `_session` does, after the PROXY header if the peer has to send one."""
-        connection = None
+        connection, stream = None, as_stream(stream)
         try:
             try:
                 direct = Connection.direct(endpoints(stream, accepted))
@@ -469,7 +469,7 @@ class Server:
 
     async def _session(
         self,
-        stream: trio.abc.Stream,
+        stream: trio.abc.Stream | AcceptedSocket,
         accepted: Peer | None = None,
         local: Peer | None = None,
         *,
@@ -499,7 +499,9 @@ class Server:
         except Exception as exc:
             error = exc
         if session is None:
-            refusal = self._screening.turn_away(stream, peer, number=refused, silent=implicit_tls, error=error)
+            refusal = self._screening.turn_away(
+                as_stream(stream), peer, number=refused, silent=implicit_tls, error=error
+            )
             error = None  # its traceback refers to this frame
             await self._guard.run(refusal)
             return

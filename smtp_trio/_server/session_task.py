@@ -16,7 +16,7 @@ from attrs import evolve
 
 from .._instrument import announce
 from .._types import Counts, Peer
-from .._wire import Wire
+from .._wire import AcceptedSocket, Wire
 from ..protocol import (
     CONNECTION_LOST,
     NEED_DATA,
@@ -97,7 +97,7 @@ class SessionTask:
         state: ServerState,
         table: HookTable,
         protocol: ServerProtocol,
-        stream: trio.abc.Stream,
+        stream: trio.abc.Stream | AcceptedSocket,
         *,
         connection: Connection,
     ) -> None:
@@ -273,7 +273,7 @@ class SessionTask:
             self.turns.begin()
         if implicit_tls and not await self.start_tls():
             return False
-        if isinstance(self.wire.stream, trio.SSLStream):
+        if not self.wire.quick and isinstance(self.wire.stream, trio.SSLStream):
             if self.session.tls is None:  # the caller has done the handshake
                 from .handshake import record_tls
 

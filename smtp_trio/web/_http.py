@@ -20,6 +20,7 @@ from attrs import define, field
 from .._server import log_events
 from .._server.listeners import accept_all, accept_sockets
 from .._server.peers import endpoints, network, tcp_peer
+from .._wire import AcceptedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,9 +85,12 @@ class Connections:
     #: The cancel scopes of connections that wait for a request, from the longest wait to the shortest.
     idle: OrderedDict[trio.CancelScope, None] = field(factory=OrderedDict)
 
-    async def handle(self, stream: trio.SocketStream, peer: Peer | None, _: Peer | None = None) -> None:
+    async def handle(
+        self, accepted: trio.SocketStream | AcceptedSocket, peer: Peer | None, _: Peer | None = None
+    ) -> None:
         """Serve a connection, and close it."""
-        client, server = endpoints(stream, peer)
+        client, server = endpoints(accepted, peer)
+        stream = accepted.stream if isinstance(accepted, AcceptedSocket) else accepted
         key = network(client.host)  # None for local clients, of which many may come through one proxy
         self.count += 1
         if key is not None:

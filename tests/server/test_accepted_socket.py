@@ -1,0 +1,109 @@
+"""Accepted connections, whose streams are made only when they are needed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import trio
+
+from smtp_trio import Body, Hooks, Peer, Reply, Server, Session
+from smtp_trio._wire import AcceptedSocket, inherit_options
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="only POSIX has direct access to the descriptor")
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[AcceptedSocket, socket.socket]]:
+    """An accepted connection and its client."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        inherit_options(listening)
+        with socket.create_connection(listening.getsockname()) as client, listening.accept()[0] as sock:
+            made_as = (sock.family, sock.type, sock.proto)
+            with closing(AcceptedSocket(sock.detach(), made_as)) as accepted:
+                yield accepted, client
+
+
+def test_options_of_a_stream_are_inherited_from_the_listening_socket(
+    ends: tuple[AcceptedSocket, socket.socket],
+) -> None:
+    accepted, client = ends
+    with socket.socket(fileno=os.dup(accepted.fileno())) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        if (option := getattr(trio.socket, "TCP_NOTSENT_LOWAT", None)) is not None:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+            assert sock.getsockopt(socket.IPPROTO_TCP, option) == stream.getsockopt(socket.IPPROTO_TCP, option)
+    assert not os.get_blocking(accepted.fileno())
+
+
+async def test_stream_has_the_descriptor_from_then_on(ends: tuple[AcceptedSocket, socket.socket]) -> None:
+    accepted, client = ends
+    descriptor = accepted.fileno()
+    assert accepted.getsockname() == client.getpeername()
+    assert accepted.stream is accepted.stream
+    assert accepted.fileno() == accepted.stream.socket.fileno() == descriptor
+    assert accepted.getsockname() == client.getpeername()
+    await accepted.stream.send_all(b"x")
+    assert client.recv(1) == b"x"
+    accepted.close()
+    assert accepted.fileno() == -1
+    assert client.recv(1) == b""
+
+
+def test_descriptor_is_closed_once(ends: tuple[AcceptedSocket, socket.socket]) -> None:
+    accepted, client = ends
+    descriptor = accepted.fileno()
+    accepted.close()
+    assert client.recv(1) == b""
+    reused = os.dup(client.fileno())  # the lowest one that is free
+    try:
+        assert reused == descriptor
+        accepted.close()
+        os.fstat(reused)
+    finally:
+        os.close(reused)
+    with pytest.raises(trio.ClosedResourceError, match="the connection was closed"):
+        _ = accepted.stream
+
+
+class Curious(Hooks):
+    """Hooks that ask for the stream of a session at the end of a message."""
+
+    def __init__(self) -> None:
+        self.made: list[bool] = []
+        self.locals: list[Peer] = []
+        self.streams: list[trio.abc.Stream] = []
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        await body.discard()
+        self.made.append(session._wire._stream is not None)
+        self.locals.append(session.local)
+        self.streams.append(session.stream)
+        return None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_session_makes_a_stream_if_it_is_asked_for(host: str) -> None:
+    hooks = Curious()
+    server = Server(hooks, name="mx.example.org")
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(server.serve, 0, host)
+        client = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+        async with client:
+            received = b""
+            for line in (b"", b"HELO c.example.org", b"MAIL FROM:<>", b"RCPT TO:<a@example.org>", b"DATA", b"."):
+                await client.send_all(line + b"\r\n" if line else b"")
+                received += await client.receive_some()
+            address = client.socket.getpeername()
+            await client.send_all(b"QUIT\r\n")
+            received += b"".join([octets async for octets in client])
+        await server.stop()
+    assert [line[:3] for line in received.split(b"\r\n")[:-1]] == [b"220", *[b"250"] * 3, b"354", b"250", b"221"]
+    assert hooks.made == [False]
+    assert hooks.locals == [Peer(*address, "tcp")]
+    assert [type(stream) for stream in hooks.streams] == [trio.SocketStream]
+    with pytest.raises(trio.ClosedResourceError):
+        await hooks.streams[0].send_all(b"x")
