@@ -56,6 +56,8 @@ CLOSE_TIMEOUT = 30.0
 NUMBERS = itertools.count(1)
 #: Octets of a message from which on it is searched in a thread.
 LARGE = 1 << 16
+#: The greatest number that a store is asked to leave out. The databases have 64 bits for it, and no store has more messages.
+MAX_OFFSET = 2**63 - 1
 
 
 class Store(Hooks, Generic[SpoolT]):
@@ -326,7 +328,7 @@ class Store(Hooks, Generic[SpoolT]):
         check_number(offset, "offset", integer=True)
         check_number(limit, "limit", integer=True, optional=True)
         query = as_query(query)
-        in_store, rest = (0, offset) if query.terms else (offset, 0)
+        in_store, rest = (0, offset) if query.terms else (min(offset, MAX_OFFSET), 0)
         selected = self._select(query, reverse=reverse, after=after, offset=in_store)
         return self._found(query, selected, rest, limit)
 

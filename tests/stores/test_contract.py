@@ -288,6 +288,9 @@ async def test_pages(store: Store[Any]) -> None:
     assert await listed(reverse=True, after=newest[4], offset=2, limit=3) == newest[7:10]
     assert await listed(after=ids[9]) == ids[10:]
     assert await listed(after=ids[11]) == await listed(offset=12) == await listed(limit=0) == []
+    assert await listed(offset=10**30) == await listed(reverse=True, after=newest[4], offset=2**63) == []
+    assert await found("subject:even", offset=10**30) == []
+    assert await listed(limit=10**30) == ids
     assert await found("subject:even", limit=2) == [ids[10], ids[8]]
     assert await found("subject:even", offset=1, limit=2) == [ids[8], ids[6]]
     assert await found("subject:even", after=ids[7]) == [ids[6], ids[4], ids[2], ids[0]]
