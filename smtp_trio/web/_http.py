@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from contextlib import suppress
 from email.utils import formatdate
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 IDLE_TIMEOUT, HEAD_TIMEOUT, SEND_TIMEOUT, LINGER_TIMEOUT = 15.0, 10.0, 10.0, 2.0
 #: The maximum number of octets of the first line and the header of a request.
 MAX_HEAD = 16 * 1024
+#: A target in absolute form, as clients send it to a proxy. Servers have to accept it too (RFC 9112 3.2.2).
+ABSOLUTE = re.compile(rb"http://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
 #: The maximum number of octets of one write or read.
 PIECE = 64 * 1024
 MAX_CONNECTIONS, MAX_PER_PEER = 512, 64
@@ -68,6 +71,12 @@ def max_connections() -> int:
         return MAX_CONNECTIONS
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit // 4))
+
+
+def head_octets(request: h11.Request) -> int:
+    """Return the number of octets of the first line and the header of a request, as they are usually written."""
+    line = f"{request.method.decode()} {request.target.decode()} HTTP/1.1\r\n"
+    return len(line) + sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers) + len("\r\n")
 
 
 @define(eq=False)
@@ -170,6 +179,8 @@ class Connection:
                     status = 505  # for example the preface of HTTP/2 (RFC 9113 3.4)
                 elif {name for name, _ in event.headers} >= FRAMINGS:
                     status = 400  # a proxy may delimit the body in another way (RFC 9112 6.1)
+                elif head_octets(event) > MAX_HEAD:
+                    status = 431  # h11 checks only a head that arrives in several pieces
                 else:
                     return event
             except h11.RemoteProtocolError as error:
@@ -186,6 +197,8 @@ class Connection:
         """Return the next part of the request body; after its end, wait until the client disconnects (the ASGI callable)."""
         try:
             while not self._gone and self._protocol.our_state is not h11.DONE:
+                if self._protocol.their_state is h11.ERROR:
+                    break
                 if self._protocol.their_state is not h11.SEND_BODY:
                     await self._wait_until_gone()
                     break
@@ -197,7 +210,9 @@ class Connection:
                 if isinstance(event, h11.EndOfMessage):
                     return {"type": "http.request", "body": b"", "more_body": False}
                 await self._receive()
-        except (h11.RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
+        except h11.RemoteProtocolError:
+            pass  # a malformed body, whose end is unknown: the response is still sent, and ends the connection
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone = True
         return {"type": "http.disconnect"}
 
@@ -221,7 +236,12 @@ class Connection:
     # --- answering:
 
     async def _answer(self, request: h11.Request) -> None:
-        path, _, query = request.target.partition(b"?")
+        target, headers = request.target, list(request.headers)
+        if absolute := ABSOLUTE.fullmatch(target):  # its host replaces the Host header (RFC 9112 3.2.2)
+            host, target = absolute.groups()
+            headers = [(b"host", host), *(each for each in headers if each[0] != b"host")]
+            target = target if target.startswith(b"/") else b"/" + target
+        path, _, query = target.partition(b"?")
         self._method, self._head = request.method, None
         await self._all.app(
             {
@@ -234,7 +254,7 @@ class Connection:
                 "raw_path": path,
                 "query_string": query,
                 "root_path": "",
-                "headers": list(request.headers),
+                "headers": headers,
                 "client": self._client,
                 "server": self._server,
             },

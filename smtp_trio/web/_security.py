@@ -236,7 +236,8 @@ class Exchange:
         except HTTPException as error:
             response = JSONResponse({"error": error.detail}, error.status_code, error.headers)
         except ClientDisconnect:
-            response = Response(status_code=400)  # never received; it ends the exchange
+            # Most clients that have left do not receive it. One whose body is malformed does.
+            response = JSONResponse({"error": "the request is incomplete, or its body is malformed"}, 400)
         except Exception as error:
             if self._started:
                 raise  # the response is incomplete, so the HTTP server has to close the connection

@@ -12,12 +12,14 @@ from typing import Any
 import httpx2
 import pytest
 import trio
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio._server.listeners import open_listeners
 from smtp_trio.web import _http
 from smtp_trio.web._http import serve_http
+from smtp_trio.web._security import Access, Guard
 
 from .helpers import RawConnection, connection
 
@@ -154,6 +156,8 @@ async def test_a_request_that_is_not_read_gets_its_response_nevertheless() -> No
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),  # TLS
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n", b"431"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 4000, b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 4000 + b"\r\n", b"431"),  # a whole one, in one piece
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
     ],
 )  # fmt: skip
 async def test_an_invalid_request_ends_the_connection(request_octets: bytes, status: bytes) -> None:
@@ -163,6 +167,51 @@ async def test_an_invalid_request_ends_the_connection(request_octets: bytes, sta
         await raw.stream.send_eof()
         await closed(raw)
         assert (await http.get("/next")).text == "/next "
+
+
+async def test_a_target_in_absolute_form() -> None:
+    """Its host replaces the Host header (RFC 9112 3.2.2)."""
+
+    async def host(scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        await sends(b" ".join([*hosts, scope["path"].encode(), scope["query_string"]]))(scope, receive, send)
+
+    async with serving(host) as http:
+        for target, expected in (
+            (b"http://a.example:80/b?c=http://d/", b"a.example:80 /b c=http://d/"),
+            (b"HTTP://a.example", b"a.example / "),
+            (b"http://a.example?c", b"a.example / c"),
+            (b"/http://a.example/", b"localhost /http://a.example/ "),
+        ):
+            async with connection(http) as raw:
+                await raw.stream.send_all(
+                    b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                )
+                assert expected in (await closed(raw)).split(b"\r\n"), target
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}GET / HTTP/1.1\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nBad Name: x\r\n\r\n",
+        b"Content-Length: 3\r\n\r\n{}",  # and the end of the input
+    ],
+)
+async def test_a_malformed_body_gets_a_response(body: bytes) -> None:
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        await sends(await Request(scope, receive).body())(scope, receive, send)
+
+    async with serving(Guard(read, Access())) as http, connection(http) as raw:
+        await raw.stream.send_all(b"PUT / HTTP/1.1\r\nHost: localhost\r\n" + body)
+        await raw.stream.send_eof()
+        head = await raw.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"connection: close" in head.lower()
+        await closed(raw)
+        assert (await http.put("/next", content=b"next", headers={"Host": "localhost"})).text == "next"
 
 
 async def test_upgrades_are_not_offered() -> None:
