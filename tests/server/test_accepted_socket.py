@@ -103,7 +103,7 @@ async def test_session_makes_a_stream_if_it_is_asked_for(host: str) -> None:
         await server.stop()
     assert [line[:3] for line in received.split(b"\r\n")[:-1]] == [b"220", *[b"250"] * 3, b"354", b"250", b"221"]
     assert hooks.made == [False]
-    assert hooks.locals == [Peer(*address, "tcp")]
+    assert hooks.locals == [Peer(address[0], address[1], "tcp")]
     assert [type(stream) for stream in hooks.streams] == [trio.SocketStream]
     with pytest.raises(trio.ClosedResourceError):
         await hooks.streams[0].send_all(b"x")
