@@ -35,10 +35,10 @@ def existing_store_option(text: str) -> Store[Any]:
 def relayed_store_option(text: str) -> Store[Any]:
     """Return the store that a value of ``--store`` names, which is an error later if it is a path that does not exist.
 
-    An engine may have no messages yet when a relay is started.
+    An engine may have no messages yet when a relay is started. Mail in memory cannot come from another process.
     """
     store = store_option(text)
-    store.create = not hasattr(store, "path")
+    store.create = store.shared and not hasattr(store, "path")
     return store
 
 
@@ -60,9 +60,10 @@ async def open_store(
             if wait is not None and not isinstance(error, UnusableStoreError):
                 await trio.sleep(1)
                 continue
-            cause = error.__cause__ or error
+            cause = error.__cause__
             place = (isinstance(cause, OSError) and cause.filename) or getattr(store, "path", store.url)
-            raise UsageError(f"cannot {purpose} mail in {place}: {describe_error(cause)}") from None
+            reason = describe_error(cause) if isinstance(cause, OSError) else str(error).removeprefix(f"{store!r}: ")
+            raise UsageError(f"cannot {purpose} mail in {place}: {reason}") from None
         try:
             yield True
         finally:

@@ -230,9 +230,13 @@ def parse_info(text: bytes) -> dict[str, str]:
 
 
 def describe(error: BaseException) -> str:
-    """Return the text of an error and of its cause."""
-    cause = f": {error.__cause__}" if error.__cause__ is not None and str(error.__cause__) else ""
-    return f"{str(error) or type(error).__name__}{cause}"
+    """Return the text of an error and of its first cause: the library only has general texts for those in between."""
+    text, first = str(error) or type(error).__name__, error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    if first is error:
+        return text
+    return f"{text}: {'no answer in time' if isinstance(first, TimeoutError) else first}"
 
 
 async def leave(stack: AsyncExitStack, error: BaseException | None) -> None:

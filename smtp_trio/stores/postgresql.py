@@ -18,7 +18,7 @@ from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored, read_header
-from ._errors import MessageNotFoundError, StoreError
+from ._errors import MessageNotFoundError, StoreError, UnusableStoreError
 from ._group import GroupCommit
 from ._outage import Outage
 from ._postgresql_connection import Bodies, Link, Watchdog, store_error
@@ -164,7 +164,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         watchdog = Watchdog(self.call_timeout)
         link = partial(Link, params, self.schema, watchdog)
         # The log has outages of the writer. Consumers log their own, and programs that read get an error.
-        outage = Outage(lambda: repr(self))
+        outage = Outage(lambda: self.url)
         self._writer = link(outage=outage, prepare=self._prepare)
         self._second = link(outage=outage, prepare=self._prepare)
         self._group = GroupCommit(self._commit, second=partial(self._commit, second=True))
@@ -189,7 +189,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         settings = settings_of(db)
         weak = weakness(settings)
         if weak and self.durability != "memory":
-            raise StoreError(
+            raise UnusableStoreError(
                 f"the server can lose messages after their 250: {weak}; turn it on, or accept that with ?durability=memory"
             )
         prepare_tables(db, self.schema)
@@ -197,7 +197,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         remove_pieces(db, [uid for (uid,) in db.execute(LEFT_BEHIND, [LOCK_STORE]).fetchall()])
         if settings != self._settings:
             self._settings = settings
-            STORE_OPENED.log(store=repr(self), guarantee=guarantee(settings))
+            STORE_OPENED.log(store=self.url, guarantee=guarantee(settings))
 
     def _listen(self, db: Connection) -> None:
         db.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(CHANNEL + self.schema)))

@@ -129,6 +129,11 @@ def test_store_that_does_not_exist_is_not_created(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_mail_in_memory_cannot_be_relayed_by_another_process(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["relay", "--store", "memory:", "--to", HOST]) == 2
+    assert "mail in memory can be read only by the process that stores it" in capsys.readouterr().err
+
+
 async def test_second_relay_of_a_maildir_ends_with_an_error(tmp_path: Path) -> None:
     async with Maildir(tmp_path / "mail"):
         pass

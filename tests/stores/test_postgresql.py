@@ -185,7 +185,7 @@ async def test_settings_with_which_messages_can_be_lost(
 ) -> None:
     """They are an error, unless the URL accepts them. The log has what a 250 guarantees."""
     options = "-c synchronous_commit=off"
-    with pytest.raises(StoreError, match=r"synchronous_commit=off; turn it on, or .*durability=memory"):
+    with pytest.raises(UnusableStoreError, match=r"synchronous_commit=off; turn it on, or .*durability=memory"):
         async with opened(server, schema, options=options):
             pass
     with caplog.at_level(logging.INFO):
