@@ -130,7 +130,7 @@ async def test_store_that_was_not_entered() -> None:
         await store.put(transaction(), body(MESSAGE))
     with pytest.raises(RuntimeError, match="use it in the block of an `async with` statement"):
         await store.start(smtp_trio.Server(store))
-    with pytest.raises(StoreError, match="Unable to establish a connection.*: Connection refused"):
+    with pytest.raises(StoreError, match=r"Unable to establish a connection.*: Connection refused"):
         async with Redis("127.0.0.1", 1, password="secret", timeout=5):
             pytest.fail("the store was opened")
 
