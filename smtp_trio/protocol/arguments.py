@@ -66,9 +66,9 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
         raise TypeError(f"{what} must be {'an integer' if integer else 'a number'}, got {value!r}")
     if not (value > minimum if above else value >= minimum):  # not so for NaN either
-        raise ValueError(f"{what} must be {'>' if above else '>='} {minimum:g}, got {value}{note}")
+        raise ValueError(f"{what} must be {'>' if above else '>='} {minimum:.15g}, got {value}{note}")
     if maximum is not None and value > maximum:
-        raise ValueError(f"{what} must be <= {maximum:g}, got {value}{note}")
+        raise ValueError(f"{what} must be <= {maximum:.15g}, got {value}{note}")
 
 
 def check_items(values: Iterable[T], what: str, *kinds: type[T]) -> tuple[T, ...]:
