@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..protocol import Command, Expn, Extension, Hello, Help, Mail, Rcpt, Reply, Vrfy
 from ..protocol.commands import VERBS
@@ -180,6 +180,9 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
 #
 # A plain ``def`` might return an awaitable, and would work as a hook then. For methods it is refused all the same,
 # since ``async`` was more probably forgotten. `Server.on` accepts any callable except a plain function.
+#
+# A hook with too few or too many parameters would fail with each call, and the client would get 451. The numbers are those
+# of the methods of `Hooks`. A hook of an extension gets the session and the command.
 
 PREFIXES = ("on_", "handle_")
 CUTOFF = 0.75
@@ -235,6 +238,23 @@ def check_function(name: str, hook: object) -> None:
     plain = (inspect.isfunction(function) or inspect.ismethod(function)) and not inspect.iscoroutinefunction(function)
     if plain or not callable(function):
         raise TypeError(f"the {name} hook must be an async function, got {hook!r}")
+    check_parameters(name, hook)
+
+
+def check_parameters(name: str, hook: object) -> None:
+    """Raise TypeError for a hook that cannot be called with the arguments that a server passes."""
+    own = getattr(Hooks, name, None)
+    expected = ("session", "command") if own is None else tuple(inspect.signature(own).parameters)[1:]
+    try:
+        signature = inspect.signature(cast("Hook", hook))
+    except ValueError:  # a callable of an extension in C may have none
+        return
+    try:
+        signature.bind(*expected)
+    except TypeError:
+        raise TypeError(
+            f"the {name} hook must take ({', '.join(expected)}), but its parameters are {signature}"
+        ) from None
 
 
 def similar_hook(name: str, names: Iterable[str]) -> str | None:
@@ -265,7 +285,10 @@ def load_hooks(hooks: Hooks, extensions: Iterable[Extension]) -> dict[str, Hook]
         raise TypeError(f"hooks must be an instance of smtp_trio.Hooks, got {hooks!r}")
     names = hook_names(extensions)
     check_hooks(hooks, names)
-    return installed(hooks, names)
+    found = installed(hooks, names)
+    for name, hook in found.items():
+        check_parameters(name, hook)
+    return found
 
 
 def check_server_hooks(functions: Mapping[str, Hook], hooks: Hooks) -> None:

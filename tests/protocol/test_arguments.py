@@ -70,7 +70,11 @@ def test_valid_values(check: Callable[[], None]) -> None:
         (lambda: check_number(None, "x"), TypeError, "x must be a number, got None"),
         (lambda: check_number(-1, "x"), ValueError, "x must be >= 0, got -1"),
         (lambda: check_number(5, "x", 2**20), ValueError, "x must be >= 1048576, got 5"),
-        (lambda: check_number(2**31, "x", 0.5, maximum=2**31 - 1), ValueError, "x must be <= 2147483647, got 2147483648"),
+        (
+            lambda: check_number(2**31, "x", 0.5, maximum=2**31 - 1),
+            ValueError,
+            "x must be <= 2147483647, got 2147483648",
+        ),
         (lambda: check_number(float("nan"), "x"), ValueError, "x must be >= 0, got nan"),
         (lambda: check_number(0, "x", 1, note=" (why)"), ValueError, "x must be >= 1, got 0 (why)"),
         (lambda: check_number(8, "x", maximum=7, note=" (why)"), ValueError, "x must be <= 7, got 8 (why)"),

@@ -29,7 +29,7 @@ from trio.testing import MockClock, memory_stream_pair
 from smtp_trio import Body, BodyError, Hooks, Limits, Reply, Server, Session, Timeouts, standard
 from smtp_trio._server.hooks import NAMES
 from smtp_trio.protocol import Command, Data, Ehlo, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
-from smtp_trio.protocol.extensions import Auth
+from smtp_trio.protocol.extensions import Auth, EtrnExtension
 from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
@@ -926,6 +926,39 @@ def test_hook_that_is_not_async_is_refused() -> None:
     setattr(assigned, "rcpt", lambda session, rcpt: None)  # noqa: B010 - type checkers refuse the assignment, too
     with pytest.raises(TypeError, match="rcpt hook must be an async function"):
         Server(assigned)
+
+
+def test_hook_with_other_parameters_is_refused() -> None:
+    """It would fail with each call, and each client would get 451."""
+
+    class Short(Hooks):
+        async def secret(self, session: Session, user: str) -> None:  # type: ignore[override]
+            return None
+
+    class Long(Hooks):
+        async def rcpt(self, session: Session, envelope: object, rcpt: Rcpt) -> None:  # type: ignore[override]
+            return None
+
+    class Static(Hooks):
+        @staticmethod
+        async def rcpt(*args: object, needed: object) -> None:  # type: ignore[override]
+            return None
+
+    with pytest.raises(TypeError, match=r"secret hook must take \(session, user, mechanism\), but its .*session"):
+        Server(Short())
+    for hooks in (Long(), Static()):
+        with pytest.raises(TypeError, match=r"rcpt hook must take \(session, rcpt\), but its parameters are \("):
+            Server(hooks)
+
+    async def nothing() -> None: ...
+
+    async def optional(session: Session, command: object = None, *more: object, **others: object) -> None: ...
+
+    server = Server(extensions=standard(EtrnExtension()))
+    for name, parameters in (("connect", "session"), ("etrn", "session, command"), ("error", "server, error")):
+        with pytest.raises(TypeError, match=rf"{name} hook must take \({parameters}\), but its parameters are \(\)"):
+            server.on(**{name: nothing})
+        server.on(**{name: optional})
 
 
 def test_methods_of_an_application_are_allowed(tmp_path: Path) -> None:
