@@ -401,6 +401,12 @@ class Query(Command):
         """Return the command line without its CRLF."""
         return f"{self.verb} {self.argument} {self.params.encode()}".rstrip(" ")
 
+    def add_status(self, reply: Reply) -> Reply:
+        """Return ``reply`` with the enhanced status code 2.1.5 if it has none and is 250: the mailbox is valid (RFC 3463 3.2)."""
+        if reply.status is None and reply.code == 250:
+            return evolve(reply, status="2.1.5")
+        return super().add_status(reply)
+
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
