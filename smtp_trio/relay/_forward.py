@@ -18,7 +18,7 @@ from ..protocol.params import Params
 from ..routing import DomainPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: Seconds that an attempt has for the reply to a message that was sent, when the relay is cancelled.
 REPLY_TIMEOUT = 10.0
@@ -80,6 +80,12 @@ class Attempt:
         else:
             self.scope.cancel()
 
+    def unfinished(self, recipients: Iterable[str]) -> list[str]:
+        """Return those of the recipients that have no outcome yet."""
+        result = self.record.result
+        finished = {outcome.recipient for outcome in result.outcomes} if result is not None else set()
+        return [name for name in recipients if name not in finished]
+
     async def run(self, destination: Destination, parcel: Parcel) -> tuple[Result, str | None]:
         """Send a message. Return an outcome for each recipient, and why the server cannot be used, if it cannot be.
 
@@ -116,6 +122,11 @@ def _completed(result: Result, reply: Reply | None) -> Result:
     known = {outcome.recipient: outcome for outcome in result.outcomes}
     outcomes: list[Outcome] = [known.get(name) or Rejected(name, Connect(), reply) for name in result.recipients]
     return evolve(result, outcomes=tuple(outcomes))
+
+
+def rejected(recipients: Iterable[str], reply: Reply) -> tuple[Rejected, ...]:
+    """Return the outcomes of recipients to which nothing was sent, because of ``reply``."""
+    return tuple(Rejected(name, Connect(), reply) for name in recipients)
 
 
 def describe(error: Exception) -> str:

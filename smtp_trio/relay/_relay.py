@@ -8,23 +8,24 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .._client.pool import Pool
-from .._client.results import Rejected, Result
+from .._client.results import Result
 from .._server.log_events import (
     CONSUMER_LATE,
     GIVEN_UP,
     RELAY_FAILED,
     Address,
 )
-from ..protocol import Connect, Reply
+from ..protocol import Reply
 from ..protocol.arguments import check_number, check_type
 from ..protocol.hosts import check_hello_name
 from ..routing import DomainPool
 from ..stores import Store, StoreError
 from ._backoff import Backoff
-from ._forward import Attempt, Parcel, describe, destination_of
+from ._forward import Attempt, Parcel, describe, destination_of, rejected
+from ._lanes import Lanes
 from ._message import QueuedMessage
 from ._schedule import Schedule
 from ._settlement import Settlement
@@ -41,6 +42,7 @@ LEASE_MARGIN = 60.0
 #: The part of a pause in which messages may be taken from the queue without an attempt, and the seconds after which a server
 #: must have been unusable for that.
 SWEEP_SHARE, FIRST_SWEEP = 0.1, 300.0
+SILENT = Reply(451, "The domain does not answer: other messages wait for it", "4.4.1")
 
 
 @frozen
@@ -95,7 +97,8 @@ class Relay:
     :param name: the name of this host, for ``Received:`` fields and reports; by default that of the system.
     :param group: the group of consumers of the store.
     :param concurrency: how many messages are sent at the same time, and are kept in memory. More than the size of
-        the pool is not useful.
+        the pool is not useful. With a `~smtp_trio.routing.DomainPool`, four times as many can be in memory: a message that
+        takes longer than ten seconds is not counted.
     :param schedule: the times of the attempts.
     :param remove: whether a message is removed from the store when it is done. Otherwise it is only settled for the group.
     :param lease: seconds that an attempt may take. If the process is killed, messages that were being sent wait so long.
@@ -139,8 +142,9 @@ class Relay:
         self._max_hops = max_hops
         self._random = random or Random()  # noqa: S311  # spreads load, hides nothing
         self._backoff = Backoff(str(self._destination))
+        self._lanes = Lanes(concurrency, by_domain=isinstance(pool, DomainPool))
         self._consumer: Consumer = store.consume(
-            group, max_in_flight=concurrency, lease=lease, max_attempts=MAX_ATTEMPTS, remove=remove
+            group, max_in_flight=self._lanes.in_flight, lease=lease, max_attempts=MAX_ATTEMPTS, remove=remove
         )
         self._attempts: set[Attempt] = set()
         ages = (FIRST_SWEEP, self._schedule.max_age, self._schedule.delay_after or FIRST_SWEEP)
@@ -223,18 +227,25 @@ class Relay:
     async def _take_messages(self, nursery: trio.Nursery) -> None:
         while True:
             if self._backoff.error is None:
-                nursery.start_soon(self._handle, await anext(self._consumer))
+                nursery.start_soon(self._handle, await self._next_delivery())
                 continue
             await self._backoff.wait()
-            await self._handle(await anext(self._consumer))
+            await self._handle(await self._next_delivery())
             if self._backoff.error is not None and self._backoff.duration >= self._first_sweep:
                 await self._sweep()
+
+    async def _next_delivery(self) -> Delivery:
+        """Take a message from the queue when a slot is free, and occupy that; `_handle` frees it."""
+        await self._lanes.wait()
+        delivery = await anext(self._consumer)
+        self._lanes.enter(delivery)
+        return delivery
 
     async def _sweep(self) -> None:
         """Handle messages of which something is to be reported, without an attempt; see above."""
         with trio.move_on_after(self._backoff.remaining * SWEEP_SHARE):
             while self._backoff.error is not None:
-                await self._handle(await anext(self._consumer), send=False)
+                await self._handle(await self._next_delivery(), send=False)
 
     # --- one message ------------------------------------------------------------------------------------------------
 
@@ -251,6 +262,8 @@ class Relay:
             except Exception as error:
                 with suppress(StoreError):
                     await self._handle_error(delivery, error)
+            finally:
+                self._lanes.leave(delivery)
 
     async def _handle_error(self, delivery: Delivery, error: Exception) -> None:
         """Settle a message that cannot be handled, because of an error in the program or in what was stored."""
@@ -288,7 +301,7 @@ class Relay:
         stored = delivery.stored
 
         def refused(reply: Reply) -> Result:
-            return Result(stored.sender, tuple(pending), tuple(Rejected(name, Connect(), reply) for name in pending))
+            return Result(stored.sender, tuple(pending), rejected(pending, reply))
 
         if (loop := find_loop(stored.message, self.name, self._max_hops)) is not None:
             await trio.lowlevel.checkpoint()
@@ -297,9 +310,14 @@ class Relay:
             text = f"{self._destination} cannot be used: {self._backoff.error}"
             await trio.lowlevel.checkpoint()
             return refused(Reply(451, text, "4.4.1")), True, False
+        silent = self._lanes.silent(pending)
+        names = [name for name in pending if name not in silent]
+        if not names:
+            await trio.lowlevel.checkpoint()
+            return refused(SILENT), False, False
         parcel = Parcel(
             stored.sender,
-            pending,
+            names,
             received_field(stored, self.name) + stored.message,
             message.original.mail_params,
             message.original.rcpt_params,
@@ -309,9 +327,14 @@ class Relay:
         attempt = Attempt(delivery.expiry - LEASE_MARGIN)
         self._attempts.add(attempt)
         try:
-            result, unusable = await attempt.run(self._destination, parcel)
+            with self._lanes.sending(delivery, lambda: attempt.unfinished(names)):
+                result, unusable = await attempt.run(self._destination, parcel)
         finally:
             self._attempts.discard(attempt)
+        self._lanes.note_answers(result.outcomes)
+        if silent:
+            outcomes = (*result.outcomes, *rejected(silent, SILENT))
+            result = evolve(result, recipients=tuple(pending), outcomes=outcomes)
         if unusable is not None:
             self._backoff.failed(unusable)
         elif result.accepted or result.rejected:
