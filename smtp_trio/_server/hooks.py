@@ -246,7 +246,8 @@ def check_parameters(name: str, hook: object) -> None:
     own = getattr(Hooks, name, None)
     expected = ("session", "command") if own is None else tuple(inspect.signature(own).parameters)[1:]
     try:
-        signature = inspect.signature(cast("Hook", hook))
+        # Not that of a function that a decorator has wrapped, which it may call with other arguments.
+        signature = inspect.signature(cast("Hook", hook), follow_wrapped=False)
     except ValueError:  # a callable of an extension in C may have none
         return
     try:

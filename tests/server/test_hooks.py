@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -956,6 +956,18 @@ def test_hook_with_other_parameters_is_refused() -> None:
     async def nothing() -> None: ...
 
     async def optional(session: Session, command: object = None, *more: object, **others: object) -> None: ...
+
+    def with_database(hook: Callable[..., Awaitable[None]]) -> Callable[[Session, Rcpt], Awaitable[None]]:
+        @wraps(hook)
+        async def call(session: Session, rcpt: Rcpt) -> None:
+            await hook(session, rcpt, "database")
+
+        return call
+
+    @with_database
+    async def decorated(session: Session, rcpt: Rcpt, database: str) -> None: ...
+
+    Server().on(rcpt=decorated)
 
     server = Server(extensions=standard(EtrnExtension()))
     for name, parameters in (("connect", "session"), ("etrn", "session, command"), ("error", "server, error")):
