@@ -22,7 +22,8 @@ from .values import Value
 # - Every line carries the code. "-" follows it on all lines but the last, which has a space.
 # - Every line carries the enhanced status code too, if there is one (RFC 2034 4).
 # - Characters that are not allowed in a text are replaced with "?". RFC 5321 4.2 allows HT, SP and printable ASCII; RFC
-#   6531 3.7.4 adds UTF-8, for replies that name a mailbox.
+#   6531 3.7.4 adds UTF-8, for replies that name a mailbox. `ServerProtocol` knows which clients may get it
+#   (`extensions.smtputf8.permitted_reply`).
 # - A line is limited to 512 octets with its code and CRLF (RFC 5321 4.5.3.1.5). Longer texts are folded at a space, or
 #   between two characters, but not inside the octets of one.
 #

@@ -50,6 +50,7 @@ from .errors import BadCommandError, LocalProtocolError
 from .events import CONNECTION_LOST, FAULT, NEED_DATA, Event
 from .extension import Extension
 from .extensions.defaults import STANDARD
+from .extensions.smtputf8 import permitted_reply
 from .framing import CountedReader, DotTerminatedReader, ReceiveBuffer
 from .grammar import Grammar
 from .limits import Limits
@@ -531,6 +532,8 @@ class ServerProtocol:
             elif reply is replies.OUT_OF_SYNC:
                 self.dialogue.enter(CLOSED)
         octets = reply._bytes if enhanced and self._enhanced else reply.encode(enhanced=False)
+        if not octets.isascii():
+            octets = self._encode(command, reply, enhanced=enhanced)
         self.outbox.append(octets if copies == 1 else octets * copies)
 
     def send_recipient_reply(self, reply: Reply) -> None:
@@ -548,7 +551,7 @@ class ServerProtocol:
         self._check_recipient_replies((reply,))
         self._check_final_reply(command, reply)
         self._answered.append(reply)
-        self.outbox.append(command.add_status(reply).encode(enhanced=self._enhanced))
+        self.outbox.append(self._encode(command, command.add_status(reply)))
 
     def _send_replies(self, replies: Sequence[Reply]) -> None:
         """Answer the end of a message, one reply for each recipient (RFC 2033 4.2)."""
@@ -561,7 +564,12 @@ class ServerProtocol:
         # The state changes as for one reply, which is positive if the message was accepted for anyone.
         answered, self._answered = self._answered, []
         self.send_reply(next((each for each in (*answered, *replies) if each.accepted), replies[0]))
-        self.outbox[-1] = b"".join(command.add_status(each).encode(enhanced=self._enhanced) for each in replies)
+        self.outbox[-1] = b"".join(self._encode(command, command.add_status(each)) for each in replies)
+
+    def _encode(self, command: Command | BadCommandError | None, reply: Reply, *, enhanced: bool = True) -> bytes:
+        """Return the octets of a reply, or of the one that the client gets in its place because it is not ASCII."""
+        reply = reply if reply.text.isascii() else permitted_reply(command, reply, self.state)
+        return reply.encode(enhanced=enhanced and self._enhanced)
 
     def _check_recipient_replies(self, replies: Sequence[Reply]) -> None:
         if any(each.code == 421 for each in replies):
@@ -635,7 +643,7 @@ class ServerProtocol:
         self.pending = None
         self._body.drop()
         self._answered = []
-        self.outbox.append(self._close_with(reply).encode(enhanced=enhanced))
+        self.outbox.append(self._encode(None, self._close_with(reply), enhanced=enhanced))
 
     def tls_started(self) -> None:
         """Record that TLS is active: before the greeting (RFC 8314 3.3), or after STARTTLS.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
+from attrs import evolve
 
 from smtp_trio.protocol import BadCommandError, Command, Extension, Limits, Mail, Rcpt, Reply, ServerProtocol, Table
 from smtp_trio.protocol.dialogue import GREETED, READY, PhaseEnum
@@ -220,6 +221,54 @@ def test_non_ascii_mailboxes_are_refused_without_the_extension(extensions: tuple
         codes(driver.send_lines("MAIL FROM:<a@b> SMTPUTF8", "MAIL FROM:<\u00e9@x>", SENDER, "RCPT TO:<\u00e9@x>"))
         == replies
     )
+
+
+SHOWN = "<\u00e9@mx.test>"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reply", "permitted", "replaced"),
+    [
+        (["VRFY e"], Reply(250, SHOWN), f"250 2.1.5 {SHOWN}", "252 2.6.8 "),
+        (["VRFY e"], Reply(251, SHOWN), f"251 2.1.5 {SHOWN}", "252 2.6.8 "),
+        (["VRFY e"], Reply(551, SHOWN), f"551 5.1.6 {SHOWN}", "550 5.1.6 User not local"),
+        (["VRFY e"], Reply(553, SHOWN, "5.1.4"), f"553 5.1.4 {SHOWN}", "553 5.1.4 <?@mx.test>"),
+        (["EXPN e"], Reply(250, f"<a@b>\n{SHOWN}"), f"250-2.1.5 <a@b>\n250 2.1.5 {SHOWN}", "252 2.6.8 "),
+        ([SENDER, RECIPIENT], Reply(251, SHOWN), f"251 2.1.5 {SHOWN}", "250 2.1.5 Ok"),
+        ([SENDER, RECIPIENT], Reply(551, SHOWN), f"551 5.1.6 {SHOWN}", "550 5.1.6 User not local"),
+        ([SENDER, RECIPIENT], Reply(550, SHOWN, "5.1.1"), f"550 5.1.1 {SHOWN}", "550 5.1.1 <?@mx.test>"),
+    ],
+)
+def test_client_without_smtputf8_gets_no_utf8(lines: list[str], reply: Reply, permitted: str, replaced: str) -> None:
+    """RFC 6531 3.7.4. `check_replies` fails for octets above 126."""
+    last = lines[-1].partition(" ")[0]
+    driver = ServerDriver(answer=lambda command: reply if command.verb == last else None, hooks={"expn"}).begin()
+    assert driver.send_lines(*lines)[-1].startswith(replaced)
+    driver.begin()
+    with_param = [f"{line} SMTPUTF8" if line != RECIPIENT else line for line in lines]
+    received = driver.feed("".join(f"{line}\r\n" for line in with_param).encode()).decode().replace("\r\n", "\n")
+    assert received.endswith(f"{permitted}\n")
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "NOOP", "MAIL", "DATA", "end of data", "QUIT", "RSET"])
+@pytest.mark.parametrize("param", ["", " SMTPUTF8"])
+def test_other_replies_are_ascii(verb: str, param: str) -> None:
+    """Also in a transaction with SMTPUTF8, since RFC 6531 3.7.4.1 permits UTF-8 only where a mailbox is named."""
+
+    def answer(command: Command) -> Reply | None:
+        reply = ServerProtocol().default_reply(command)
+        return evolve(reply, text=f"caf\u00e9 {reply.text}") if command.verb == verb else None
+
+    driver = ServerDriver(answer=answer)
+    replies = driver.send_lines(HELLO, "NOOP", f"{SENDER}{param}", RECIPIENT, "DATA")
+    replies += driver.send_lines(".", "RSET", "QUIT")
+    assert any("caf? " in reply for reply in replies)
+
+
+def test_421_is_ascii() -> None:
+    driver = ServerDriver().begin()
+    driver.protocol.close(Reply(421, "\u00e9", "4.3.2"))
+    assert driver.protocol.data_to_send() == b"421 4.3.2 mx.test ?\r\n"
 
 
 def test_smtputf8_on_vrfy_and_expn() -> None:
