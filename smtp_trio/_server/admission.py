@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -100,8 +101,8 @@ class Admission:
 
     def floods(self, peer: Peer) -> bool:
         """Return whether a client has opened more connections in this minute than it may."""
-        limit, key = self._limits.connections_per_minute, self.key(peer)
-        return limit is not None and key is not None and self._new.get(key, 0) > limit
+        key = self.key(peer)
+        return key is not None and self._above_rate(key)
 
     def refuse(self, key: str | None, peer: Peer, limit: str) -> int:
         """Count and log the refusal of a connection because of ``limit``.
@@ -135,6 +136,10 @@ class Admission:
             self._new[key] = count + 1
         return count < limit
 
+    def _above_rate(self, key: str) -> bool:
+        limit = self._limits.connections_per_minute
+        return limit is not None and self._new.get(key, 0) > limit
+
     def _number_open(self, key: str) -> int:
         member = self._open.get(key)
         return 0 if member is None else member.count
@@ -149,7 +154,7 @@ class Admission:
             return
         member.count += 1
         if member.turns is None:
-            member.turns = Turns()
+            member.turns = Turns(floods=partial(self._above_rate, key))
             assert member.first is not None
             member.first.share(member.turns)
             member.first = None  # it may end before the others

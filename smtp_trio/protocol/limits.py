@@ -53,6 +53,7 @@ class Limits(Value):
     :param per_peer: open connections of a client address. An IPv6 client is counted by its /64. None means no limit; 0,
         no connections.
     :param connections_per_minute: new connections of a client address in each minute. None means no limit.
+        Beyond it, the sessions that the client has are slowed down, too, for the rest of the minute.
     :param count_local: whether clients on this host, which use a loopback address or a unix socket, are counted by
         address as others are. Otherwise they are counted in ``sessions`` only.
     :param messages: messages in a session, accepted or not. A further MAIL gets 421.

@@ -13,7 +13,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Limits, Peer, Server
 from smtp_trio._server import turns as turns_module
-from smtp_trio._server.turns import TURN, Turns
+from smtp_trio._server.turns import REST, TURN, Turns
 
 ROUNDS = 200
 
@@ -28,20 +28,23 @@ class Time:
         return self.now
 
 
-async def share(costs: list[float], rounds: int = ROUNDS, cancel: int | None = None) -> Counter[int]:
+async def share(
+    costs: list[float], rounds: int = ROUNDS, cancel: int | None = None, floods: bool = False, seconds: float = 0
+) -> Counter[int]:
     """Run one task for each cost, which takes this part of a turn at a time, and always has more to do.
 
-    Return how often each one ran. ``cancel`` is a task that is cancelled in each round and begins again.
+    Return how often each one ran. ``cancel`` is a task that is cancelled in each round and begins again. ``seconds`` pass
+    in each round.
     """
     clock = Time()
-    turns = Turns(clock)
+    turns = Turns(clock, floods=lambda: floods)
     ran: Counter[int] = Counter()
     scopes: dict[int, trio.CancelScope] = {}
 
     async def session(number: int, cost: float) -> None:
         if turns.begin():
             await turns.next()
-        while True:
+        while ran.total() < 100 * rounds:
             ran[number] += 1
             clock.now += cost * TURN
             if turns.used_up():
@@ -61,7 +64,7 @@ async def share(costs: list[float], rounds: int = ROUNDS, cancel: int | None = N
         for number, cost in enumerate(costs):
             nursery.start_soon(again, number, cost)
         for _ in range(rounds):
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(seconds)
             if cancel is not None and cancel in scopes:
                 scopes[cancel].cancel()
         nursery.cancel_scope.cancel()
@@ -100,6 +103,21 @@ async def test_cancelled_session_holds_up_no_other(count: int) -> None:
     ran = await share([1.01] * count, cancel=0)
     assert count - 1 <= len(ran) <= count
     assert ran.total() >= ROUNDS / 3
+
+
+@pytest.mark.parametrize("cost", [1.01, 0.501])
+@pytest.mark.parametrize("count", [1, 2, 20])
+async def test_peer_that_floods_rests_after_each_turn(count: int, cost: float, autojump_clock: MockClock) -> None:
+    """Also if its sessions do not use up a turn in one round."""
+    ran = await share([cost] * count, rounds=100, floods=True, seconds=REST)
+    each = 1 if cost > 1 else 2
+    assert 90 * each <= ran.total() <= 101 * each + count
+    assert min(ran.values()) >= max(ran.values()) / 2, "each has the same part"
+
+
+async def test_flood_of_sessions_that_are_cancelled_while_they_rest(autojump_clock: MockClock) -> None:
+    ran = await share([1.01] * 3, cancel=0, floods=True, seconds=REST / 2)
+    assert ran[1] + ran[2] >= ROUNDS / 4
 
 
 # --- in a server ------------------------------------------------------------------------------------------------------
@@ -173,6 +191,35 @@ async def test_handshakes_of_one_peer_take_turns(implicit_tls: bool, monkeypatch
         await server.stop(0)
     trio.lowlevel.remove_instrument(rounds)
     assert len(set(hellos)) == 10
+
+
+async def test_messages_of_a_peer_that_floods_wait_and_others_do_not(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """The time for which the server does not read is not one for which the client sends too slowly."""
+    monkeypatch.setattr(turns_module, "TURN", 0)
+    monkeypatch.setattr(turns_module, "REST", 10)
+    hooks = RecordingHooks()
+    limits = Limits(connections_per_minute=2, data_rate=1 << 20, message_time=60)
+    server = Server(hooks, name=NAME, limits=limits)
+    message = b"Subject: x\r\n\r\n" + 8000 * (b"y" * 70 + b"\r\n")
+    async with trio.open_nursery() as nursery:
+        senders = [connect(server, nursery, "192.0.2.1") for _ in range(2)]
+        for sender in senders:
+            await sender.hello()
+            await sender.send(START + b"DATA\r\n" + message + b".\r\n")
+        await connect(server, nursery, "192.0.2.1").expect("421")
+        other = connect(server, nursery, "192.0.2.2")
+        before = trio.current_time()
+        await other.hello()
+        await other.deliver()
+        assert trio.current_time() == before
+        assert len(hooks.messages) == 1
+        for sender in senders:
+            await sender.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+        assert trio.current_time() > before + 2 * len(message) // turns_module.READ_SIZE
+        await server.stop(0)
+    assert hooks.messages[1:] == [message] * 2
 
 
 async def test_session_that_is_alone_shares_no_turns(autojump_clock: MockClock) -> None:
