@@ -33,8 +33,8 @@ import trio
 # A peer that floods, that is, opens more connections than it may, has one turn in REST seconds instead of one in a round.
 # Otherwise its sessions and the refusals of its connections keep the event loop and the threads of the store busy, and
 # the commit of another client's message, which needs the interpreter about ten times, waits each time: beside eight
-# sessions that send large messages and 20,000 connections in a second it took three times as long. What such a peer sends waits in the kernel, and counts neither as
-# silence nor as a low data rate.
+# sessions that send large messages and 20,000 connections in a second it took three times as long. What such a peer sends
+# waits in the kernel, and counts neither as silence nor as a low data rate.
 #
 # A session that is the only one of its peer has no `Turns`: `SessionTask.yield_turn` counts its commands.
 
