@@ -39,7 +39,17 @@ from ._redis_engine import (
     leave,
     new_client,
 )
-from ._redis_entries import check_version, chunks_key, entry_fields, entry_number, format_entry, pairs
+from ._redis_entries import (
+    InvalidEntryError,
+    body_parts,
+    check_version,
+    chunks_key,
+    entry_fields,
+    entry_number,
+    format_entry,
+    listed_entry,
+    pairs,
+)
 from ._redis_url import Settings, format_url, parse_url
 from ._redis_waiters import Waiters
 from ._spool import TaskSpool
@@ -334,7 +344,7 @@ class Redis(Store["RedisSpool"]):
         command = "XREVRANGE" if reverse else "XRANGE"
         while found := (await self._script(scripts.LIST, command, start, end, PAGE, HEADER_OCTETS))[0]:
             for uid, values in found[offset:]:
-                yield Entry(**entry_fields(uid.decode(), pairs(values))), False
+                yield listed_entry(uid.decode(), pairs(values)), False
             offset = max(0, offset - len(found))
             start = f"({found[-1][0].decode()}"
 
@@ -361,16 +371,18 @@ class Redis(Store["RedisSpool"]):
         raise MessageNotFoundError(f"{self!r}: no message {id!r}")
 
     async def _read(self, uid: str, values: dict[str, bytes]) -> Stored:
-        """Return the message of an entry. Raises `MessageNotFoundError` if it is removed meanwhile."""
+        """Return the message of an entry.
+
+        Raises `MessageNotFoundError` if it is removed meanwhile, and `InvalidEntryError` if it is not a message.
+        """
+        name, count, tail, size = body_parts(uid, values)
         message = bytearray()
-        if "key" in values:
-            key = chunks_key(self.settings.stream, values["key"].decode())
-            for n in range(0, int(values["chunks"]), CHUNKS_READ):
-                [chunks] = await self._ask((b"LRANGE", key, n, n + CHUNKS_READ - 1))
-                for chunk in chunks:
-                    message += chunk
-        message += values["message"]
-        if len(message) != int(values["size"]):
+        for n in range(0, count, CHUNKS_READ):
+            [chunks] = await self._ask((b"LRANGE", chunks_key(self.settings.stream, name), n, n + CHUNKS_READ - 1))
+            for chunk in chunks:
+                message += chunk
+        message += tail
+        if len(message) != size:
             raise MessageNotFoundError(f"{self!r}: message {uid!r} was removed")
         values["message"] = bytes(message)
         return Stored(message=values["message"], **entry_fields(uid, values))
@@ -397,10 +409,11 @@ class Redis(Store["RedisSpool"]):
             state = text.decode()
             try:
                 stored = await self._read(uid.decode(), pairs(values))
-            except MessageNotFoundError:
-                # Its chunks are lost, and no attempt can succeed. If it was removed after the claim, this does nothing.
-                outcome = Outcome(kind="dead", reason="chunks of the message are missing", state=state)
-                await self._record(group, uid.decode(), token, outcome)
+            except MessageNotFoundError as error:
+                # No attempt can succeed: its chunks are lost, or it is not a message. If it was removed after the claim, this
+                # does nothing.
+                reason = str(error) if isinstance(error, InvalidEntryError) else "chunks of the message are missing"
+                await self._record(group, uid.decode(), token, Outcome(kind="dead", reason=reason, state=state))
             else:
                 return Claim(stored=stored, group=group, token=token, attempt=attempt, state=state)
 
@@ -456,7 +469,7 @@ class Redis(Store["RedisSpool"]):
             for (uid, values), text in found:
                 record = json.loads(text)
                 yield DeadLetter(
-                    entry=Entry(**entry_fields(uid.decode(), pairs(values))),
+                    entry=listed_entry(uid.decode(), pairs(values)),
                     group=group,
                     reason=record["reason"],
                     attempts=record["attempts"],

@@ -207,6 +207,48 @@ async def test_foreign_data(server: RedisServer) -> None:
     assert server.ask("EXISTS", "mail") == ":0"
 
 
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"a": "b"},
+        {"v": "1"},
+        {"recipients": "me"},
+        {"received_at": "today"},
+        {"size": "large"},
+        {"sender": None},
+        {"message": None},
+    ],
+)
+async def test_entry_of_another_program_among_the_messages(server: RedisServer, fields: dict[str, str | None]) -> None:
+    """It is listed with the reason and can be removed. Consumers get the other messages, and it is a dead letter."""
+    valid: dict[str, str | None] = {
+        "v": "1",
+        "id": "x",
+        "received_at": "2026-11-29T18:00:00+00:00",
+        "sender": "",
+        "recipients": "[]",
+    }
+    valid |= {"mail_params": "", "size": "1", "message": "x"}
+    found = fields if "a" in fields or "v" in fields else valid | fields
+    async with stores.open(server.url) as store:
+        pairs = [word for name, value in found.items() if value is not None for word in (name, value)]
+        uid = server.ask_text("XADD", "mail", "*", *pairs)
+        last = await store.add(MESSAGE, "", ["you@mx.test"])
+        reason = f"entry {uid} was written by another program, or is damaged"
+        assert [entry.subject async for entry in store][:1] == [reason]
+        assert [entry.id async for entry in store.search("to:you")] == [last]
+        with pytest.raises(MessageNotFoundError):
+            await store.get(uid)
+        with trio.fail_after(60):
+            delivery = await anext(store.consume("group"))
+        assert delivery.id == last
+        await delivery.ack()
+        assert [(letter.entry.id, letter.reason) async for letter in store.dead_letters("group")] == [(uid, reason)]
+        assert await store.remove([uid]) == 1
+        assert [entry.id async for entry in store] == [last]
+
+
 # --- replicas
 
 
