@@ -10,13 +10,14 @@ profile must be loaded here and nowhere else. Many tests do not need Hypothesis,
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,6 +33,13 @@ if importlib.util.find_spec("hypothesis") is not None:
     settings.register_profile("quick", settings.get_profile("fixed"), max_examples=20)  # see noxfile.py
     settings.register_profile("explore", untimed, max_examples=20_000, derandomize=False)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+    # Hypothesis also tries numbers and texts that it finds in the modules that are loaded, and in a process that shares the
+    # tests with another one, these depend on the tests that it happens to have run before. Earlier versions do not do that.
+    providers: Any = importlib.import_module("hypothesis.internal.conjecture.providers")
+    if hasattr(providers, "_get_local_constants") and os.environ.get("HYPOTHESIS_PROFILE") != "explore":
+        no_constants = providers.Constants()
+        providers._get_local_constants = lambda: no_constants
 
 
 @pytest.fixture(autouse=True)

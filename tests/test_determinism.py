@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 TESTS = Path(__file__).parent
 #: Other files need not be parsed, which takes most of the time.
@@ -37,7 +38,30 @@ def _calls() -> Iterator[tuple[str, str, ast.Call]]:
             yield f"{path.relative_to(TESTS)}:{node.lineno}", name, node
 
 
-@pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") == "explore", reason="explores")
+explores = pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") == "explore", reason="explores")
+
+
+@explores
+def test_examples_do_not_depend_on_the_modules_that_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def examples() -> list[int]:
+        found: list[int] = []
+
+        @settings(max_examples=200)
+        @given(st.integers())
+        def collect(number: int) -> None:
+            found.append(number)
+
+        collect()
+        return found
+
+    before = examples()
+    (tmp_path / "more_numbers.py").write_text(f"NUMBERS = {list(range(10**6, 10**6 + 300))}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("more_numbers")
+    assert examples() == before
+
+
+@explores
 def test_examples_are_the_same_in_each_run() -> None:
     for each in (settings(), settings(max_examples=3)):
         assert each.derandomize
