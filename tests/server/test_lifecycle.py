@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
-import os
-import resource
+import select
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from itertools import combinations
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from descriptors import few_descriptors
 from helpers import (
     MESSAGE,
     NAME,
@@ -251,20 +251,15 @@ async def test_no_file_descriptor_is_left_for_a_connection(
 ) -> None:
     """The server tries again, logs one line a minute for all listeners, and serves when there is a descriptor."""
     server = Server(RecordingHooks(), name=NAME)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with trio.open_nursery() as nursery:
         listeners = [*await open_listeners(0, "127.0.0.1"), *await open_listeners(0, "127.0.0.1")]
         await nursery.start(server.serve_listeners, listeners)
         with trio.socket.socket() as first, trio.socket.socket() as second:
-            lowest = os.open(os.devnull, os.O_RDONLY)
-            os.close(lowest)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-            try:
+            with few_descriptors(0):
                 for sock, listener in zip((first, second), listeners, strict=True):
                     await sock.connect(listener.socket.getsockname())
+                    select.select([listener.socket.fileno()], [], [])  # the clock does not wait until it has arrived
                 await trio.sleep(150)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for sock in (first, second):
                 await Client(trio.SocketStream(sock)).hello()
         await server.stop()
@@ -282,24 +277,17 @@ async def test_sessions_begin_at_once_when_the_next_connection_finds_no_descript
             return None
 
     server = Server(Recorder(), name=NAME)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with trio.open_nursery() as nursery:
         listeners = await open_listeners(0, "127.0.0.1")
         clients = [trio.socket.socket() for _ in range(10)]
         for sock in clients:
             await sock.connect(listeners[0].socket.getsockname())
         await nursery.start(server.serve_listeners, listeners)
-        free = [os.open(os.devnull, os.O_RDONLY) for _ in clients[1:]]
-        for descriptor in free:
-            os.close(descriptor)
         began = trio.current_time()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1] + 1, hard))
-        try:
+        with few_descriptors(len(clients) - 1):
             for sock in clients[:-1]:
                 await Client(trio.SocketStream(sock)).hello()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert begun == [began] * len(free)
+        assert begun == [began] * (len(clients) - 1)
         await Client(trio.SocketStream(clients[-1])).hello()
         await server.stop()
         for sock in clients:

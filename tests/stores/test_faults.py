@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from descriptors import few_descriptors
 from processes import run
 
 from smtp_trio.stores import Maildir, SQLite, StoreError, StoreFullError, read
@@ -169,19 +170,13 @@ async def test_no_file_descriptor_available(make: Callable[[Path], Store], tmp_p
     """A Maildir needs one for each message, and a database that is open needs none."""
     store = make(tmp_path)
     await put(store, b"before\r\n")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
+    with few_descriptors(0):
         if isinstance(store, SQLite):
             await put(store, *LARGE)
             await put(store, b"small\r\n")
         else:
             await put_refused(store, "451 4.3.0", *LARGE)
             await put_refused(store, "451 4.3.0", b"small\r\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if isinstance(store, Maildir):
         await put(store, *LARGE)
         await put(store, b"small\r\n")

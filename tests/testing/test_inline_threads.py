@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from descriptors import open_descriptors
 from trio.testing import MockClock
 from trio.to_thread import run_sync  # a reference of the test's own
 
@@ -169,7 +170,7 @@ def messages_in(store: Maildir | SQLite) -> list[bytes]:
 @pytest.mark.parametrize("kind", ["cancel", "fail", "stop"])
 @pytest.mark.parametrize("make", [Maildir, SQLite])
 def test_sweep_of_a_store(tmp_path: Path, make: type[Maildir | SQLite], kind: str) -> None:
-    descriptors = os.listdir("/proc/self/fd")
+    descriptors = open_descriptors()
     runs: set[tuple[int, int]] = set()
 
     numbers = itertools.count()
@@ -203,7 +204,7 @@ def test_sweep_of_a_store(tmp_path: Path, make: type[Maildir | SQLite], kind: st
         report = start_everywhere(scenario, stop_server, check=check, points=range(1, 10_000, 3))
     assert report.points > 10
     assert {(0, 0), (1, 1)} <= runs
-    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
+    assert open_descriptors() == descriptors
 
 
 def test_sweep_cancels_during_work_in_a_thread() -> None:
