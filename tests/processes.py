@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import trio
-from attrs import define
+from attrs import Factory, define
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class Output:
 
     stream: trio.abc.ReceiveStream
     text: str = ""
+    # What is read at once may end in the middle of a character.
+    _decoder: codecs.IncrementalDecoder = Factory(codecs.getincrementaldecoder("utf-8"))
 
     async def wait_for_count(self, count: int, pattern: str) -> list[str]:
         """Read until the pattern matches ``count`` times, and return all matches."""
@@ -56,12 +59,12 @@ class Output:
         """Read what the program writes next. Fails at the end of the output; ``expected`` is for the message."""
         more = await self.stream.receive_some()
         assert more, f"the output ended without {expected!r}: {self.text!r}"
-        self.text += more.decode()
+        self.text += self._decoder.decode(more)
 
     async def read_rest(self) -> str:
         """Read to the end, and return all output."""
         async for more in self.stream:
-            self.text += more.decode()
+            self.text += self._decoder.decode(more)
         return self.text
 
 

@@ -481,11 +481,11 @@ async def test_one_consumer_of_a_group_gets_a_message_at_a_time(store: Store[Any
 async def test_retry(store: Store[Any], kind: Kind) -> None:
     """The message is delivered again after the time, and not before, with the state, and the attempts are counted."""
     uid = await put(store)
-    await (await receive(store)).retry(after=50, state="a@mx.test done\n用户")
+    await (await receive(store)).retry(after=5000, state="a@mx.test done\n用户")
     assert await claim(store) is None
-    await kind.pass_time(store, 45)
+    await kind.pass_time(store, 4500)
     assert await claim(store) is None
-    await kind.pass_time(store, 6)
+    await kind.pass_time(store, 600)
     delivery = await receive(store)
     assert (delivery.id, delivery.attempt, delivery.state) == (uid, 2, "a@mx.test done\n用户")
 
@@ -512,11 +512,11 @@ async def test_message_that_waits_does_not_delay_others(store: Store[Any], kind:
 async def test_expired_lease(store: Store[Any], kind: Kind, consumed: None) -> None:
     """The message is delivered to another consumer, and the result of the first one is not recorded any more."""
     uid = await put(store)
-    slow = await receive(store, lease=60, name="slow")
-    await kind.pass_time(store, 55)
+    slow = await receive(store, lease=6000, name="slow")
+    await kind.pass_time(store, 5500)
     assert await claim(store) is None
-    await kind.pass_time(store, 6)
-    delivery = await receive(store, lease=60, name="other")
+    await kind.pass_time(store, 600)
+    delivery = await receive(store, lease=6000, name="other")
     assert (delivery.id, delivery.attempt) == (uid, 2)
 
     for settle in (slow.ack, slow.retry, lambda: slow.fail("late")):
@@ -524,7 +524,7 @@ async def test_expired_lease(store: Store[Any], kind: Kind, consumed: None) -> N
             await settle()
     assert await claim(store) is None
     await delivery.ack()
-    await kind.pass_time(store, 1000)
+    await kind.pass_time(store, 10_000)
     assert await claim(store) is None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from ports import free_port
 from processes import Program, running, serving
 from trio.testing import wait_all_tasks_blocked
 
@@ -131,7 +132,7 @@ async def test_store_that_was_not_entered() -> None:
     with pytest.raises(RuntimeError, match="use it in the block of an `async with` statement"):
         await store.start(smtp_trio.Server(store))
     with pytest.raises(StoreError, match=r"Unable to establish a connection.*: Connection refused"):
-        async with Redis("127.0.0.1", 1, password="secret", timeout=5):
+        async with Redis("127.0.0.1", free_port(), password="secret", timeout=60):
             pytest.fail("the store was opened")
 
 
@@ -505,14 +506,15 @@ async def test_server_that_stops_responding(server: RedisServer) -> None:
                     await store.get("1-1")
         finally:
             server.process.send_signal(signal.SIGCONT)
+        unknown = 1  # messages that were refused and may be there
         with trio.fail_after(100):
             while True:
                 try:
                     await put(store)
                     break
                 except StoreError:
-                    pass
-        assert 2 <= len(await messages(store)) <= 3
+                    unknown += 1
+        assert 2 <= len(await messages(store)) <= 2 + unknown
 
 
 @pytest.mark.interop
@@ -544,9 +546,12 @@ async def test_server_that_is_killed_loses_no_message(server: RedisServer) -> No
                     nursery.start_soon(write, writer)
                 await enough.wait()
                 server.stop()
+                before = len(refused)
+                with trio.fail_after(100):
+                    while len(refused) == before:
+                        await wait_all_tasks_blocked(0.01)
                 await trio.to_thread.run_sync(server.start)
         found = await messages(store)
-    assert refused
     assert stored <= set(found) <= stored | refused
     assert len(found) == len(set(found))
 
@@ -760,6 +765,9 @@ async def test_example_of_a_consumer(server: RedisServer, tmp_path: Path) -> Non
         running(str(CONSUMER), url, cwd=tmp_path) as first,
         running(str(CONSUMER), url, cwd=tmp_path) as second,
     ):
+        with trio.fail_after(100):
+            while sum("flags=b" in each for each in server.ask_text("CLIENT", "LIST").splitlines()) < 2:
+                await wait_all_tasks_blocked(0.01)  # until both wait for messages, and for SIGINT
         for number in range(4):
             await intake.send("me@example.net", ["you@example.org"], message % number)
         programs = (first, second)

@@ -59,8 +59,9 @@ class WebhookKind(Kind):
 
     async def messages(self, store: Store[Any]) -> list[Stored]:
         """Return the messages that the application has stored, from the oldest to the newest."""
-        paths = sorted(self.directory.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return [stored_in(path) for path in paths]
+        found = [stored_in(path) for path in self.directory.glob("*.json")]
+        # Not by the time of the files, of which several have the same: it has steps of some milliseconds.
+        return sorted(found, key=lambda stored: (stored.received, stored.id))
 
 
 def empty(directory: Path) -> None:
