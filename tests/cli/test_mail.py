@@ -352,6 +352,7 @@ def test_progress_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("smtp_trio._cli.mail_output.PROGRESS_INTERVAL", 1000)
     with Progress("removed", 4) as progress:
         progress.add(count=2)
         progress.add()  # too soon

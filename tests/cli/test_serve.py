@@ -414,7 +414,7 @@ def certified_name(port: int, ca: Path, name: str) -> str:
     context = client_context(ca)
     context.check_hostname = False
     with (
-        socket.create_connection((HOST, port), 30) as sock,
+        socket.create_connection((HOST, port), 100) as sock,
         context.wrap_socket(sock, server_hostname=None if name == HOST else name) as stream,
     ):
         certificate = stream.getpeercert()
@@ -430,7 +430,7 @@ def hello_with_name(port: int, name: bytes) -> None:
     tls = context.wrap_bio(incoming, outgoing, server_hostname=placeholder)
     with suppress(ssl.SSLWantReadError):
         tls.do_handshake()
-    with socket.create_connection((HOST, port), 30) as sock:
+    with socket.create_connection((HOST, port), 100) as sock:
         sock.sendall(outgoing.read().replace(placeholder.encode(), name))
         incoming.write(sock.recv(65536))
         incoming.write_eof()
@@ -691,10 +691,10 @@ INVALID_OPTIONS = [
 START_ERRORS = [
     ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address: this "
      "machine does not have that address"),
-    ("--store maildir:accounts", "cannot store mail in DIRECTORY/accounts: File exists"),
-    ("--store maildir:accounts/box", "cannot store mail in DIRECTORY/accounts/box: Not a directory"),
-    ("--store sqlite:.", "cannot store mail in DIRECTORY: unable to open database file"),
-    ("--store sqlite:accounts", "cannot store mail in DIRECTORY/accounts: file is not a database; "
+    ("--port 0 --store maildir:accounts", "cannot store mail in DIRECTORY/accounts: File exists"),
+    ("--port 0 --store maildir:accounts/box", "cannot store mail in DIRECTORY/accounts/box: Not a directory"),
+    ("--port 0 --store sqlite:.", "cannot store mail in DIRECTORY: unable to open database file"),
+    ("--port 0 --store sqlite:accounts", "cannot store mail in DIRECTORY/accounts: file is not a database; "
      "move the file away, or store mail elsewhere"),
     ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
     ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
@@ -771,7 +771,7 @@ async def test_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
         if shutil.which("setpriv") is None:
             pytest.skip("needs setpriv")
 
-    error = await run_error("serve", "--store", "maildir:box", cwd=tmp_path, prefix=prefix)
+    error = await run_error("serve", "--port", "0", "--store", "maildir:box", cwd=tmp_path, prefix=prefix)
 
     hint = "not writable; give the user of the server the right to write there"
     assert error == f"cannot store mail in {tmp_path / path}: {hint}"

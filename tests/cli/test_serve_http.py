@@ -104,7 +104,7 @@ async def test_readiness_ends_when_the_server_is_to_stop(tmp_path: Path) -> None
                 received += await session.receive_some()
             served.program.signal(signal.SIGTERM)
             await served.program.out.wait_for("stopping")
-            for _ in range(100):
+            for _ in range(1000):
                 if (response := await served.http.get("/readyz")).status_code == 503:
                     break
             assert response.json()["problems"] == ["the server is stopping"]
@@ -122,7 +122,7 @@ async def test_sighup_reads_the_users_again(tmp_path: Path) -> None:
         set_password(tmp_path / "users", "fred", "other")
         served.program.signal(signal.SIGHUP)
         await served.program.out.wait_for("reloading")
-        for _ in range(10):
+        for _ in range(1000):
             if (await served.http.get("/api/messages", auth=("fred", "other"))).status_code == 200:
                 break
         else:

@@ -34,7 +34,7 @@ async def scrape(program: Program) -> dict[str, float]:
 async def scrape_complete(program: Program, sessions: int, *, workers: int) -> dict[str, float]:
     """Return the metrics when so many sessions have ended, and the workers and the store have responded in time."""
     found: dict[str, float] = {}
-    for _ in range(100):
+    for _ in range(1000):
         found = await scrape(program)
         answered = found["workers_responding"] == workers and "store_messages" in found
         if answered and found["session_seconds_count"] == sessions:

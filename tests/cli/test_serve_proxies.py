@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ async def received(port: int, octets: bytes) -> bytes:
     async with stream:
         await stream.send_all(octets)
         reply = b""
-        try:
+        # The server may have closed the connection without reading all octets. What it has sent before arrives.
+        with suppress(OSError, trio.BrokenResourceError):
             await stream.send_eof()
+        with suppress(OSError, trio.BrokenResourceError):
             async for data in stream:
                 reply += data
-        except (OSError, trio.BrokenResourceError):
-            pass  # the server has closed the connection without reading all octets
         return reply
 
 

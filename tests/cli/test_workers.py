@@ -208,6 +208,14 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
         return b"".join([chunk async for chunk in stream])
 
 
+def ignores(process: int, number: signal.Signals) -> bool:
+    """Return whether a process ignores a signal (proc(5))."""
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(r"^SigIgn:\s*(\w+)", status, re.MULTILINE)
+    assert found is not None
+    return bool(int(found[1], 16) >> (number - 1) & 1)
+
+
 @pytest.mark.slow
 async def test_signal_to_every_process_lets_messages_finish(tmp_path: Path) -> None:
     async with two_workers(cwd=tmp_path) as program:
@@ -217,7 +225,10 @@ async def test_signal_to_every_process_lets_messages_finish(tmp_path: Path) -> N
 
         # A service manager sends the signal to each process. Together they count as one.
         for worker in (1, 2):
-            os.kill(await pid(program, worker), signal.SIGTERM)
+            process = await pid(program, worker)
+            while not ignores(process, signal.SIGTERM):  # it is still being started, and has no session
+                await trio.lowlevel.checkpoint()
+            os.kill(process, signal.SIGTERM)
         program.signal(signal.SIGTERM)
 
         await program.out.wait_for("SIGTERM: stopping")
