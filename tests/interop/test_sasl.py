@@ -254,7 +254,7 @@ class ScrampServer:
             setattr(self, f"auth_{name.replace('-', '__')}", self._converse)
         controller = pytest.importorskip("aiosmtpd.controller").Controller
         self.controller = controller(
-            self, HOST, self.port, tls_context=context, auth_exclude_mechanism=["LOGIN", "PLAIN"]
+            self, HOST, self.port, tls_context=context, auth_exclude_mechanism=["LOGIN", "PLAIN"], ready_timeout=100
         )
 
     async def _converse(self, server: Any, arguments: list[str]) -> Any:

@@ -25,7 +25,7 @@ async def test_start_returns_the_url(tmp_path: Path) -> None:
     server = Server(store)
     async with store, trio.open_nursery() as nursery:
         url = await nursery.start(web.serve, server, store, 0)
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=100) as http:
             assert (await http.get(f"{url}/api/messages")).json()["messages"] == []
         nursery.cancel_scope.cancel()
 
