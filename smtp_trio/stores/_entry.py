@@ -164,3 +164,9 @@ def parse_date(value: bytes) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def parse_time(text: str) -> datetime:
+    """Return a time that is stored as ISO 8601, in UTC if it has no offset. Raises ValueError."""
+    when = datetime.fromisoformat(text)
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

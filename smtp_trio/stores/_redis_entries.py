@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ._entry import Entry, read_header
+from ._entry import Entry, parse_time, read_header
 from ._errors import MessageNotFoundError, UnusableStoreError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _entry_fields(uid: str, values: dict[str, bytes]) -> dict[str, Any]:
     subject, date = read_header(values["message"])
     return {
         "id": uid,
-        "received": datetime.fromisoformat(texts["received_at"]),
+        "received": parse_time(texts["received_at"]),
         "sender": texts["sender"],
         "recipients": tuple(address for address, _ in recipients),
         "rcpt_params": tuple(params for _, params in recipients),

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import trio
 
 from ._consumer import DeadLetter
-from ._entry import HEADER_OCTETS, Entry, Stored, read_header
+from ._entry import HEADER_OCTETS, Entry, Stored, parse_time, read_header
 from ._query import Query
 from ._sqlite_database import BUSY_TIMEOUT, VERSION, NewerVersionError, newer_version, schema_of
 
@@ -68,7 +68,15 @@ Row = tuple[int, Entry, bool]
 def entry_fields(columns: Sequence[Any]) -> dict[str, Any]:
     """Return the fields of an `Entry` that are in these `COLUMNS`."""
     fields = dict(zip(COLUMNS, columns, strict=True))
-    return {"id": fields.pop("uid"), "received": datetime.fromisoformat(fields.pop("received_at")), **fields}
+    return {"id": fields.pop("uid"), "received": read_time(fields.pop("received_at")), **fields}
+
+
+def read_time(text: str) -> datetime:
+    """Return a time of reception, which another program may have written: 1970 if it is none, so that all can be read."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
 
 
 def rcpt_fields(db: sqlite3.Connection, message: int) -> dict[str, Any]:

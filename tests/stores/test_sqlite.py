@@ -10,6 +10,7 @@ import struct
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -515,6 +516,21 @@ async def test_file_that_is_not_a_database(store: SQLite) -> None:
     file_content(store, b"Subject: hello\n\n" * 100)
     with pytest.raises(StoreError, match="not a database"):
         await store.open()
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("2026-11-29 18:30:00", datetime(2026, 11, 29, 18, 30, tzinfo=UTC)), ("x", datetime(1970, 1, 1, tzinfo=UTC))],
+)
+async def test_time_that_another_program_has_written(store: SQLite, written: str, read: datetime) -> None:
+    async with store:
+        uid = await store.add(b"Subject: hi\r\n\r\n", "", ["you@mx.test"])
+        query(store.path, f"UPDATE message_rows SET received_at = '{written}'")
+        assert [entry.received async for entry in store] == [read]
+        assert [entry.id async for entry in store.search("subject:hi")] == [uid]
+        delivery = await anext(store.consume("group"))
+        assert delivery.stored.received == read
+        await delivery.ack()
 
 
 async def test_reading_a_missing_database_or_message(store: SQLite) -> None:
