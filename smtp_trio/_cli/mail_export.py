@@ -149,7 +149,12 @@ async def copy(store: Store[Any], options: argparse.Namespace, write: Write) -> 
                         print_error(f"no message {message} in {store.url}")
                         code = 1
                     continue
-                await write(stored)
+                try:
+                    await write(stored)
+                except ValueError as error:  # another program has stored an envelope that is not one of SMTP
+                    print_error(f"cannot export {message}: {error}")
+                    code = 1
+                    continue
                 progress.add(stored)
     if options.dest == "-":
         sys.stdout.buffer.flush()

@@ -29,6 +29,7 @@ from .._server.log_events import NOT_STORED, WATCHER_FAILED
 from .._server.session_log import STORED
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_callable, check_items, check_number, check_plain_function, check_type
+from ..protocol.lazy import lazy_pattern
 from ._consumer import Consumer
 from ._entry import HEADER_OCTETS, Entry
 from ._errors import MessageNotFoundError, NotSupportedError, StoreError, StoreFullError, primary_code
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 #: A message that may fulfil a query, and whether it is known that it does.
 Selected = tuple[Entry, bool]
+#: `CONTROL` of the core and lone surrogates, which no command contains. A line break would begin another field in a Maildir.
+NOT_IN_COMMANDS = lazy_pattern(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 #: Seconds that the end of an ``async with`` block waits until the store is closed.
 CLOSE_TIMEOUT = 30.0
 NUMBERS = itertools.count(1)
@@ -184,7 +187,8 @@ class Store(Hooks, Generic[SpoolT]):
     ) -> str:
         """Store a message that no session receives, such as a report or one of another store; return the store's id of it.
 
-        The parameters are texts as in `Entry`; ``received`` is now by default. Raises `StoreError` when it is not stored.
+        The parameters are texts as in `Entry`; ``received`` is now by default. Raises ValueError for a text that no command
+        of SMTP can contain, such as one with a line break, and `StoreError` when the message is not stored.
         """
         check_type(sender, "sender", str)
         check_type(mail_params, "mail_params", str)
@@ -196,6 +200,9 @@ class Store(Hooks, Generic[SpoolT]):
             raise ValueError(
                 f"rcpt_params must have one text for each of {len(recipients)} recipients, got {len(rcpt_params)}"
             )
+        for text in (sender, *recipients, mail_params, *rcpt_params):
+            if NOT_IN_COMMANDS.search(text):
+                raise ValueError(f"addresses and parameters must not contain control characters, got {text!a}")
         entry = Entry(
             id=f"{os.urandom(6).hex()}-{next(NUMBERS)}",
             received=datetime.fromtimestamp(self.clock(), UTC) if received is None else received,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import mailbox
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -217,6 +218,17 @@ def test_export_maildir(cli: Cli, tmp_path: Path) -> None:
     (first,) = copy.json("list", "--oldest-first", "--limit=1")
     assert datetime.fromisoformat(first["received"]) == NOW - timedelta(days=40)
     assert "is the store itself" in copy("export", "--format=maildir", str(tmp_path / "copy"), code=2)[1]
+
+
+@pytest.mark.parametrize("cli", ["sqlite:{}"], indirect=True)
+def test_export_leaves_out_an_envelope_that_a_maildir_cannot_have(cli: Cli, tmp_path: Path) -> None:
+    """Another program can store anything in a database."""
+    with sqlite3.connect(cli.url.partition(":")[2]) as database:
+        database.execute("UPDATE message_rows SET sender = ? WHERE uid = ?", ["a\nb", cli.ids[1]])
+    database.close()
+    error = cli("export", "--format=maildir", str(tmp_path / "copy"), code=1)[1]
+    assert f"cannot export {cli.ids[1]}: addresses and parameters must not contain control characters" in error
+    assert "exported 2 messages" in error
 
 
 def test_export_by_id(cli: Cli, tmp_path: Path) -> None:

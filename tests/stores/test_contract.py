@@ -194,6 +194,16 @@ async def test_invalid_recipients(store: Store[Any], recipients: list[str], rcpt
         await store.add(b"", "me@client.test", recipients, rcpt_params=rcpt_params)
 
 
+@pytest.mark.parametrize("bad", ["a\nb@mx.test", "a\r\nSubject: x", "\0", "a\x85b", "\ud800@mx.test", "\u2028"])
+async def test_text_that_no_command_contains(store: Store[Any], bad: str) -> None:
+    """A line break would begin another field in a Maildir, and the recipients after it would be lost."""
+    for sender, recipient, params in (bad, "", ""), ("", bad, ""), ("", "", bad):
+        with pytest.raises(ValueError, match="must not contain control characters"):
+            await store.add(b"", sender or "a@b.test", [recipient or "c@d.test"], mail_params=params)
+        with pytest.raises(ValueError, match="must not contain control characters"):
+            await store.add(b"", "a@b.test", ["c@d.test"], rcpt_params=[bad])
+
+
 # --- watch
 
 
