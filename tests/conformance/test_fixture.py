@@ -159,6 +159,16 @@ async def test_line_break_in_a_reply_text_does_not_make_two_replies(mx: Client) 
     await mx.command("NOOP", "250 2.0.0 ")
 
 
+async def test_reply_text_in_utf8_is_sent_only_after_smtputf8(mx: Client) -> None:
+    """RFC 6531 3.7.4. The text of the hook has letters outside of ASCII."""
+    await mx.command("MAIL FROM:<a@client.test>", "250 ")
+    assert await mx.command("RCPT TO:<utf8reply@example.com>", "250 ") == "250 2.1.5 p??jemce p?ijat"
+    await mx.command("RSET", "250 ")
+    await mx.command("MAIL FROM:<a@client.test> SMTPUTF8", "250 ")
+    text = await mx.command("RCPT TO:<utf8reply@example.com>", "250 ")
+    assert text == "250 2.1.5 p\u0159\u00edjemce p\u0159ijat"
+
+
 async def test_accepted_message_is_written_to_the_sink(mx: Client, sink: Path) -> None:
     before = files(sink)
 
