@@ -75,8 +75,8 @@ def max_connections() -> int:
 
 def head_octets(request: h11.Request) -> int:
     """Return the number of octets of the first line and the header of a request, as they are usually written."""
-    line = f"{request.method.decode()} {request.target.decode()} HTTP/1.1\r\n"
-    return len(line) + sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers) + len("\r\n")
+    line = len(request.method) + len(request.target) + len("  HTTP/1.1\r\n")
+    return line + sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers) + len("\r\n")
 
 
 @define(eq=False)
