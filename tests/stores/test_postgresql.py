@@ -361,9 +361,10 @@ async def test_outage(server: PostgresServer, schema: str, caplog: pytest.LogCap
 
 @interop
 async def test_commit_on_the_other_connection_does_not_end_an_outage(
-    server: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture
+    server: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is stopped closes one connection of the store before the other. The log has one outage."""
+    monkeypatch.setattr("smtp_trio.stores._postgresql_connection.PAUSE", 1000)
     async with opened(server, schema) as store:
 
         def lose(link: Link) -> None:
