@@ -115,6 +115,17 @@ async def steps_of_others(call: Callable[[], Awaitable[object]]) -> int:
     return after - before
 
 
+async def others_run(call: Callable[[], Awaitable[object]]) -> bool:
+    """Return whether another task ran during a call, and more often than during a single checkpoint.
+
+    The call is repeated, because its thread may have done the work before the system lets the thread of Trio run again.
+    """
+    for _ in range(100):
+        if await steps_of_others(call) > 2:
+            return True
+    return False
+
+
 async def wait_for_start(count: Callable[[], int]) -> None:
     while not count():
         await trio.lowlevel.checkpoint()
@@ -123,7 +134,7 @@ async def wait_for_start(count: Callable[[], int]) -> None:
 @pytest.mark.parametrize("name", [name for name in LARGE if name != "memoryview of numbers"])
 async def test_other_tasks_run_while_a_large_message_is_prepared(name: str) -> None:
     message: Any = LARGE[name]()
-    assert await steps_of_others(partial(prepare_message, message, eight_bit=True, utf8=True)) > 1
+    assert await others_run(partial(prepare_message, message, eight_bit=True, utf8=True))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -134,7 +145,7 @@ async def test_small_message_is_prepared_without_a_thread(name: str) -> None:
 
 async def test_envelope_of_many_recipients() -> None:
     message = new_message(recipients=500)
-    assert await steps_of_others(partial(find_envelope, message, None, None)) > 1
+    assert await others_run(partial(find_envelope, message, None, None))
     assert await find_envelope(message, None, None) == (
         "me@client.test",
         [f"user{number}@mx.test" for number in range(500)],
@@ -153,7 +164,7 @@ async def test_envelope_of_many_recipients() -> None:
 async def test_missing_fields_of_a_large_message(octets: bytes) -> None:
     """To add them, the message may have to be parsed anew."""
     message = parsed(octets)
-    assert await steps_of_others(partial(complete_message, message, "me@client.test")) > 1
+    assert await others_run(partial(complete_message, message, "me@client.test"))
     added = await complete_message(message, "me@client.test")
     assert (added["From"], added["To"]) == ("me@client.test", "you@mx.test")
     assert all(name in added for name in ("Date", "Message-ID"))
@@ -187,7 +198,7 @@ class RecordingPolicy(email.policy.EmailPolicy):
     def fold_binary(self, name: str, value: str) -> bytes:
         self.threads.append(threading.current_thread())
         self.started.set()
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(240)
         return super().fold_binary(name, value)
 
 

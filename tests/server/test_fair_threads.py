@@ -27,7 +27,7 @@ class Work:
 
         def compute() -> str:
             self.begun.append(name)
-            assert self._go.acquire(timeout=60)
+            assert self._go.acquire(timeout=240)
             return name
 
         return await self.threads.run((name[0], name[1:-1]), compute, wanted)

@@ -146,7 +146,7 @@ async def test_connections_that_wait_when_the_server_stops_get_a_reply() -> None
             await started.wait()
             await server.stop()
         for client in clients:
-            client.settimeout(10)
+            client.settimeout(100)
             replies.append(b"".join(iter(partial(client.recv, 1000), b"")))
     assert len(replies) == listeners.BURST
     assert all(b"421 " in reply for reply in replies)
