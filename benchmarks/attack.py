@@ -39,6 +39,14 @@ SERVER, PORT = "10.9.0.1", 2525
 #: The honest client's addresses: so many that each stays within the limits of new connections.
 HONEST = [f"10.9.2.{number}" for number in range(1, 255)]
 ALL = "all together"
+#: Attacks at the same time, in the order in which they begin: the first ones have the sessions that one address may have.
+#: The messages need more of the event loop and of the store than anything else that a session sends.
+COMBINED = {
+    "large messages, slowloris and flood": [
+        "large messages, 8 connections", "2,000 slowloris sessions", "connection flood",
+    ],
+    ALL: list(KINDS),
+}  # fmt: skip
 MESSAGE = b"Subject: x\r\n\r\n" + 16 * (b"0123456789abcdef" * 4 + b"\r\n") + b".\r\n"
 #: Seconds between two deliveries of the honest client.
 PAUSE = 0.02
@@ -249,7 +257,7 @@ def main() -> None:
         return
     set_up_network()
     raise_descriptor_limit()
-    attacks: Mapping[str, list[str]] = {**{kind: [kind] for kind in KINDS}, ALL: list(KINDS)}
+    attacks: Mapping[str, list[str]] = {**{kind: [kind] for kind in KINDS}, **COMBINED}
     core, client_core = cores()
     print(f"server on core {core}, clients on core {client_core}; milliseconds for a delivery by an honest client")
     missed = []

@@ -40,8 +40,8 @@ import trio
 
 #: Seconds that all sessions of a peer together may take in one round.
 TURN = 0.0003
-#: Seconds between two turns of a peer that floods: its sessions have 3 % of the event loop.
-REST = 0.01
+#: Seconds between two turns of a peer that floods: its sessions have 1 % of the event loop.
+REST = 0.03
 #: Octets that such a session reads at a time. To inspect a block of a message may take a millisecond for each 20,000.
 READ_SIZE = 16384
 
