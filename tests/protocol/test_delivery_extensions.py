@@ -204,6 +204,8 @@ def test_relay_that_is_reported(by: ByTime, reports: tuple[bool, bool]) -> None:
 def test_time_that_a_relay_has_used() -> None:
     assert ByTime(120, "R").after(22) == ByTime(98, "R")
     assert ByTime(10, "N", trace=True).after(40) == ByTime(-30, "N", trace=True)
+    longest = ByTime(-999999999, "N")
+    assert longest.after(10) == longest  # ten digits would be an invalid value
 
 
 def test_client_knows_the_least_by_time() -> None:

@@ -24,6 +24,8 @@ from ..values import Value
 # RFC 2852 4: by-value
 BY_VALUE = re.compile(r"([-+]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE | re.ASCII)
 MINIMUM = re.compile(r"[0-9]{1,9}")
+#: A by-time has nine digits at most.
+MAX_SECONDS = 999999999
 
 #: The reply for a message whose time is over: it is returned (RFC 2852 4.1.3).
 EXPIRED = Reply(554, "Delivery time expired", "5.4.7")
@@ -43,7 +45,7 @@ class ByTime(Value):
 
     def after(self, seconds: int) -> ByTime:
         """Return the time that is left after a relay has kept the message for ``seconds`` (RFC 2852 4.1)."""
-        return evolve(self, seconds=self.seconds - seconds)
+        return evolve(self, seconds=max(self.seconds - seconds, -MAX_SECONDS))
 
     def reports_relay(self, *, offered: bool) -> bool:
         """Return whether a relay has to report that it has passed the message on (RFC 2852 4.1.4).
