@@ -224,6 +224,16 @@ def test_binary_message_is_not_offered_by_default() -> None:
     assert {"8BITMIME", "CHUNKING"} < {line[4:] for line in driver.send_lines(HELLO)[0].split("\n")}
 
 
+@pytest.mark.parametrize("source", ["imap\r\nAUTH PLAIN", "imap\n", "a b", "", "\u00e9"])
+def test_sources_are_words_of_the_offer(source: str) -> None:
+    with pytest.raises(ValueError, match="sources must be words"):
+        BurlExtension(["imap", source])
+
+
+def test_client_ignores_invalid_sources() -> None:
+    assert BurlExtension().parse_offer(["imap", "\u00e9", "imap://x.test"]).sources == ("imap", "imap://x.test")
+
+
 @pytest.mark.parametrize("needed", [Chunking, EightBitMime])
 def test_extension_requires_others(needed: type[Extension]) -> None:
     """RFC 4468 4: a server that offers BURL must offer 8BITMIME."""

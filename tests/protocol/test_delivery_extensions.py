@@ -204,6 +204,8 @@ def test_relay_that_is_reported(by: ByTime, reports: tuple[bool, bool]) -> None:
 def test_time_that_a_relay_has_used() -> None:
     assert ByTime(120, "R").after(22) == ByTime(98, "R")
     assert ByTime(10, "N", trace=True).after(40) == ByTime(-30, "N", trace=True)
+    with pytest.raises(ValueError, match="minimum must be <= 999999999"):
+        DeliverBy(10**9)
     longest = ByTime(-999999999, "N")
     assert longest.after(10) == longest  # ten digits would be an invalid value
 
@@ -397,6 +399,11 @@ def test_policy() -> None:
     )
     with pytest.raises(ValueError, match="policy"):
         MtPriority("a b")
+    with pytest.raises(TypeError, match="policy must be str"):
+        MtPriority(5)  # type: ignore[arg-type]
+    for priority in (-10, 10):
+        with pytest.raises(ValueError, match="untrusted must be"):
+            MtPriority(untrusted=priority)
 
 
 # --- RRVS, RFC 7293 --------------------------------------------------------------------------------------------------

@@ -102,8 +102,9 @@ def test_client_knows_the_unwanted_classes() -> None:
     }
     assert list(offers.values()) == [NoSoliciting(), NoSoliciting(), NoSoliciting(ADVERTISING)]
     assert Params({SOLICIT: frozenset({"b", "a"})}).encode() == "SOLICIT=a,b"
-    with pytest.raises(ValueError, match="classes"):
-        NoSoliciting("not valid")
+    for classes in ("not valid", [""], ["a,b"], ["a", "b,c"], ["a" * 1001]):
+        with pytest.raises(ValueError, match="classes"):
+            NoSoliciting(classes)
 
 
 # --- MTRK, RFC 3885 --------------------------------------------------------------------------------------------------

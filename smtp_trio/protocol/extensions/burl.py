@@ -27,6 +27,9 @@ from .chunking import CHUNK, CHUNK_CODES, LAST_CHUNK, REFUSED_CHUNK, split_last
 # RFC 3986 4.3: absolute-URI
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+", re.ASCII)
 
+#: A source: an ehlo-param (RFC 5321 4.1.1.1).
+SOURCE = re.compile(r"[!-~]+", re.ASCII)
+
 AUTH_FIRST = Reply(530, "Authentication required", "5.7.0")
 NO_RECIPIENTS = Reply(554, "No recipients have been specified", "5.5.0")
 RECIPIENT_FIRST = Reply(503, "Valid RCPT TO required before BURL", "5.5.0")
@@ -89,7 +92,10 @@ class BurlLast(Burl):
 
 
 def _check_sources(sources: Iterable[str]) -> tuple[str, ...]:
-    return check_items(sources, "sources", str)
+    found = check_items(sources, "sources", str)
+    if not all(map(SOURCE.fullmatch, found)):
+        raise ValueError(f"sources must be words of the reply to EHLO, such as 'imap' or a URL, got {list(found)}")
+    return found
 
 
 @frozen(eq=False, repr=False)
@@ -121,7 +127,7 @@ class BurlExtension(Extension, Value):
 
     def parse_offer(self, words: Sequence[str]) -> BurlExtension:
         """Return an extension with the sources that the server accepts."""
-        return BurlExtension(tuple(words))
+        return BurlExtension(filter(SOURCE.fullmatch, words))
 
     def check_verb(self, verb: str, state: SessionState) -> Reply | None:
         """Refuse BURL before AUTH, and without recipients (RFC 4468 6)."""

@@ -88,7 +88,9 @@ class DeliverBy(Extension, Value):
     ``minimum`` is the least number of seconds of a message that is to be returned otherwise; None for no limit.
     """
 
-    minimum: int | None = field(default=None, validator=argument(check_number, integer=True, optional=True))
+    minimum: int | None = field(
+        default=None, validator=argument(check_number, maximum=MAX_SECONDS, integer=True, optional=True)
+    )
 
     keyword = "DELIVERBY"
     rfc = 2852

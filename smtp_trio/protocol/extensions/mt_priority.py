@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from attrs import evolve, field, frozen
 
-from ..arguments import argument, check_number
+from ..arguments import argument, check_number, check_type
 from ..commands import Command, Mail
 from ..extension import CommandParams, Extension
 from ..params import Param
@@ -60,6 +60,7 @@ MT_PRIORITY: Param[int] = Param(
 
 
 def _check_policy(_: object, __: object, policy: str | None) -> None:
+    check_type(policy, "policy", str, optional=True)
     if policy is not None and POLICY.fullmatch(policy) is None:
         raise ValueError(f"policy must consist of letters, digits and hyphens (RFC 6710 9.2), got {policy!r}")
 
@@ -73,7 +74,7 @@ class MtPriority(Extension, Value):
     """
 
     policy: str | None = field(default=None, validator=_check_policy)
-    untrusted: int = field(default=0, validator=argument(check_number, -9, integer=True))
+    untrusted: int = field(default=0, validator=argument(check_number, -9, maximum=9, integer=True))
 
     keyword = "MT-PRIORITY"
     rfc = 6710

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from attrs import field, frozen
 
+from ..arguments import check_items
 from ..commands import Command, Mail
 from ..extension import CommandParams, Extension
 from ..params import Param
@@ -46,8 +47,8 @@ def refuse_classes(classes: Iterable[str]) -> Reply:
 
 
 def _check_classes(classes: Iterable[str]) -> frozenset[str]:
-    found = frozenset([classes] if isinstance(classes, str) else classes)
-    if found and _parse_classes(_format_classes(found)) is None:
+    found = frozenset(check_items([classes] if isinstance(classes, str) else classes, "classes", str))
+    if found and _parse_classes(_format_classes(found)) != found:
         raise ValueError(f"classes must be solicitation class keywords (RFC 3865 2.2), got {sorted(found)}")
     return found
 
