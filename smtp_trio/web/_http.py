@@ -61,6 +61,8 @@ MAX_WAITING, LARGE = 256 * 1024 * 1024, 1024 * 1024
 BODILESS = (204, 304)
 #: The fields that delimit a body. A request must not have both (RFC 9112 6.1).
 FRAMINGS = {b"content-length", b"transfer-encoding"}
+#: The field of the last response of a connection (RFC 9112 9.6).
+CLOSE = (b"connection", b"close")
 
 
 def max_connections() -> int:
@@ -307,14 +309,14 @@ class Connection:
                 pass
         self._bodiless = self._method == b"HEAD" or status in BODILESS
         headers = [*headers, (b"date", formatdate(usegmt=True).encode())]
-        if self._protocol.their_state is not h11.DONE:
-            headers.append((b"connection", b"close"))
+        if self._protocol.their_state is not h11.DONE and CLOSE not in headers:
+            headers.append(CLOSE)
         reason = HTTPStatus(status).phrase.encode()
         return self._protocol.send(h11.Response(status_code=status, headers=headers, reason=reason)) or b""
 
     async def _send_error(self, status: int) -> None:
-        """Send the response to a request that is not passed to the application."""
-        head = self._start(status, [(b"content-length", b"0")])
+        """Send the last response: to a request that is not passed to the application, or whose response is not sent."""
+        head = self._start(status, [(b"content-length", b"0"), CLOSE])
         await self._write(head + (self._protocol.send(h11.EndOfMessage()) or b""))
 
     async def _write(self, octets: bytes) -> None:

@@ -164,6 +164,7 @@ async def test_an_invalid_request_ends_the_connection(request_octets: bytes, sta
     async with serving(echo) as http, connection(http) as raw:
         line = await answer(raw, request_octets)
         assert line.split()[1] == status
+        assert b"connection: close" in (await raw.read_until(b"\r\n\r\n")).lower()
         await raw.stream.send_eof()
         await closed(raw)
         assert (await http.get("/next")).text == "/next "
