@@ -200,7 +200,8 @@ def make_params(values: Mapping[str, object], known: Iterable[Param[Any]]) -> Pa
         # that fails, without a second set of rules.
         try:
             value = frozenset(value) if isinstance(value, list | tuple | set) else value  # NOTIFY takes several values
-            valid = param.parse(param.format(value)) == value
+            parsed = param.parse(param.format(value))
+            valid = parsed == value and isinstance(parsed, bool) == isinstance(value, bool)  # True == 1
         except (TypeError, ValueError, AttributeError, BytesWarning):  # the last one of Python's option -bb
             valid = False
         if not valid:

@@ -515,7 +515,7 @@ def test_client_knows_which_parameters_are_offered() -> None:
     [
         ("by", ByTime(0, "R")), ("by", ByTime(10**9, "N")), ("by", "120;R"), ("holdfor", 0), ("holdfor", 1.5),
         ("holduntil", datetime(2030, 1, 1, tzinfo=UTC)), ("holduntil", 10**12),
-        ("holduntil", "2030-01-01T00:00:00Z"), ("mt_priority", 10),
+        ("holduntil", "2030-01-01T00:00:00Z"), ("mt_priority", 10), ("mt_priority", True),
         ("mt_priority", "3"), ("requiretls", "yes"), ("rrvs", SINCE),
     ],
 )  # fmt: skip
