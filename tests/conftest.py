@@ -35,8 +35,10 @@ if importlib.util.find_spec("hypothesis") is not None:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
     # Hypothesis also tries numbers and texts that it finds in the modules that are loaded, and in a process that shares the
-    # tests with another one, these depend on the tests that it happens to have run before. Earlier versions do not do that.
-    providers: Any = importlib.import_module("hypothesis.internal.conjecture.providers")
+    # tests with another one, these depend on the tests that it happens to have run before. Earlier versions do not do that,
+    # and the first of them have no such module.
+    PROVIDERS = "hypothesis.internal.conjecture.providers"
+    providers: Any = importlib.import_module(PROVIDERS) if importlib.util.find_spec(PROVIDERS) is not None else None
     if hasattr(providers, "_get_local_constants") and os.environ.get("HYPOTHESIS_PROFILE") != "explore":
         no_constants = providers.Constants()
         providers._get_local_constants = lambda: no_constants
