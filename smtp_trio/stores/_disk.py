@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -23,10 +24,15 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
             rest = rest[done:]
 
 
-def check_free(path: str, octets: int) -> None:
-    """Raise OSError if the file system of a path has less free space. Some network file systems do not say how much."""
+def free_octets(path: str) -> float:
+    """Return the free space of the file system of a path; infinity if that does not say, as some network file systems."""
     status = os.statvfs(path)
-    if status.f_blocks and status.f_bavail * status.f_frsize < octets:
+    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
+
+
+def check_free(path: str, octets: int) -> None:
+    """Raise OSError if the file system of a path has less free space."""
+    if free_octets(path) < octets:
         raise OSError(errno.ENOSPC, f"less than {octets >> 20} MiB are left on the disk; free some space", path)
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
+from ._disk import Directory, ProcessMark, check_free, check_no_link, check_writable, free_octets, make_directory
 from ._errors import StoreError, UnusableStoreError, primary_code
 from ._sqlite_database import BUSY_TIMEOUT, NewerVersionError, begin, busy_timeout, file_id, prepare
 from ._sqlite_reading import connect_to_read
@@ -35,6 +35,10 @@ REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "move it away, and recover its messages with the command .recover of the program sqlite3",
     sqlite3.SQLITE_NOTADB: "move the file away, or store mail elsewhere",
 }
+
+
+#: The number of pages in the log after which SQLite copies it into the database (sqlite.org/pragma.html#pragma_wal_autocheckpoint).
+LOG_PAGES = 1000
 
 
 class Writer:
@@ -99,6 +103,20 @@ class Writer:
             if not durable:
                 with suppress(sqlite3.Error):  # it is closed
                     db.execute("PRAGMA synchronous = FULL")
+
+    def check_free(self, db: sqlite3.Connection, octets: int) -> None:
+        """Raise OSError if the disk has less free space, and the database has not so much in it either.
+
+        Neither the database nor its log becomes smaller when messages are removed, but their space is used again: the pages of
+        the database, and the log from its beginning when it has `LOG_PAGES`.
+        """
+        parent = os.path.dirname(self.path)
+        if (free := free_octets(parent)) >= octets:
+            return
+        (page_octets,), (pages,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("page_size", "freelist_count"))
+        log = os.stat(f"{self.path}-wal").st_size
+        if pages * page_octets < octets or free + log < LOG_PAGES * page_octets:
+            check_free(parent, octets)
 
     def commit(self, db: sqlite3.Connection) -> None:
         """Commit the transaction. Raises FileNotFoundError if the database was moved."""

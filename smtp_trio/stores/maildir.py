@@ -21,7 +21,7 @@ import trio
 from .._server.spool import check_path
 from ..protocol.arguments import check_items
 from ._consumer import DeadLetter, check_name
-from ._disk import PART, Directory, check_writable, flush_octets, make_directory, write_all
+from ._disk import PART, Directory, check_free, check_writable, flush_octets, make_directory, write_all
 from ._maildir_file import encode_envelope
 from ._maildir_queue import MaildirQueue
 from ._maildir_reader import BATCH, read_entries
@@ -73,6 +73,10 @@ DELIVERY_NUMBERS = itertools.count(1)
 #
 # Symbolic links are not followed: neither one at the path of the Maildir or of its directories, nor one at the name of
 # a file. Only directories above the Maildir may be links.
+
+
+#: Octets that are left free on the disk, so that consumers can record their claims, and handle what has filled it.
+RESERVE = 1 << 21
 
 
 def escape_host(host: str) -> str:
@@ -175,6 +179,7 @@ class Maildir(MaildirStore["MaildirSpool"]):
         self.no_commit.clear()
         try:
             tmp, new = self.directories()
+            check_free(self.path, RESERVE)
             apply(partial(MaildirSpool.finish, directory=tmp), messages, errors)
             apply(partial(MaildirSpool.move, tmp=tmp, new=new), messages, errors)
             new.sync()

@@ -23,7 +23,6 @@ from .._server.spool import check_path
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_number, check_type
 from ._consumer import Claim, Outcome, check_name
-from ._disk import check_free
 from ._errors import MessageNotFoundError, StoreError
 from ._query import Query, as_query
 from ._sqlite_connection import Reader, Writer
@@ -174,7 +173,7 @@ class SQLite(Store["SQLiteSpool"]):
         errors: dict[SQLiteSpool, Exception] = {}
         try:
             db = self._connect()
-            check_free(os.path.dirname(self.path), RESERVE)
+            self._writer.check_free(db, RESERVE)
             begin(db)
             for message in messages:
                 if message.pieces and not publish(db, message):
@@ -212,7 +211,7 @@ class SQLite(Store["SQLiteSpool"]):
         """Write a piece of a message that is being received, in a transaction of its own."""
         try:
             db = self._connect()
-            check_free(os.path.dirname(self.path), 2 * RESERVE)
+            self._writer.check_free(db, 2 * RESERVE)
             begin(db)
             if n == 0:
                 db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._writer.mark.number])

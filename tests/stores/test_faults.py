@@ -121,6 +121,25 @@ async def test_all_messages_before_the_disk_is_full_are_stored(make: Callable[[P
     assert messages_in(store) == [b"%07d " % n * 50_000 for n in range(count)]
 
 
+async def test_consumer_makes_space_on_a_full_disk(make: Callable[[Path], Store], disk: Path) -> None:
+    """It can record its claims, and messages are accepted again when it has removed some, in another process too."""
+    store, other = make(disk), make(disk)
+    count = 0
+    with pytest.raises(StoreFullError):
+        while count < 1000:
+            await put(store, b"%07d " % count * 1000)
+            count += 1
+    with trio.fail_after(100):
+        async for delivery in other.consume("group", remove=True):
+            await delivery.ack()
+            count -= 1
+            if count == 0:
+                break
+    for _ in range(10):
+        await put(store, b"x" * 8000)
+    assert len(messages_in(store)) == 10
+
+
 @pytest.mark.parametrize("chunks", [(b"small\r\n",), LARGE], ids=["small", "large"])
 async def test_read_only_file_system(make: Callable[[Path], Store], disk: Path, chunks: tuple[bytes, ...]) -> None:
     store = make(disk)
