@@ -72,6 +72,9 @@ def read_send_params(
         check_type(each, f"rcpt_params[{name!r}]", Params)
     kept = seconds_kept(values.pop("received", None), values.pop("now", None))
     rcpt_names = exchange.param_names(Rcpt)
+    names = rcpt_names | exchange.param_names(Mail)
+    for name in values.keys() - names:
+        raise TypeError(f"unknown parameter {name!r}, expected one of {', '.join(sorted(names))}")
     mail = exchange.params(Mail, {name: value for name, value in values.items() if name not in rcpt_names})
     rcpt = exchange.params(Rcpt, {name: value for name, value in values.items() if name in rcpt_names})
     offers = exchange.protocol.offers

@@ -69,6 +69,13 @@ async def test_each_parameter_of_an_envelope_is_passed_on(param: Param[Any], val
     assert (param in found and found[param] == value) == (param.relay(value) != "never")
 
 
+async def test_error_about_an_unknown_parameter_names_those_of_mail_and_rcpt() -> None:
+    async with server() as memory, memory.client() as client:
+        with pytest.raises(TypeError, match=r"unknown parameter 'notfy', expected one of auth, .*, notify, orcpt, .*"):
+            await client.send(ME, [YOU], MESSAGE, notfy=["NEVER"])
+        assert client.usable
+
+
 @pytest.mark.parametrize("param", COMMANDS, ids=repr)
 async def test_parameter_that_is_not_offered_is_not_sent(param: Param[Any]) -> None:
     """Nothing of the message is sent, and the connection can be used."""
