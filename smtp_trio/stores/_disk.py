@@ -33,7 +33,7 @@ def free_octets(path: str) -> float:
 def check_free(path: str, octets: int) -> None:
     """Raise OSError if the file system of a path has less free space."""
     if free_octets(path) < octets:
-        raise OSError(errno.ENOSPC, f"less than {octets >> 20} MiB are left on the disk; free some space", path)
+        raise OSError(errno.ENOSPC, f"less than {octets >> 10} KiB are left on the disk; free some space", path)
 
 
 class Directory:

@@ -76,7 +76,7 @@ DELIVERY_NUMBERS = itertools.count(1)
 
 
 #: Octets that are left free on the disk, so that consumers can record their claims, and handle what has filled it.
-RESERVE = 1 << 21
+RESERVE = 1 << 18
 
 
 def escape_host(host: str) -> str:
