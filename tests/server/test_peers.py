@@ -37,8 +37,9 @@ async def test_client_of_a_socket_has_left(leave: Callable[[Socket], object], un
         client.sendall(unread)
         assert not has_left(stream)
         leave(client)
-        await trio.lowlevel.wait_readable(stream.socket)
-        assert has_left(stream)
+        with trio.fail_after(100):  # what the kernel sends to this machine may arrive later
+            while not has_left(stream):
+                await trio.lowlevel.checkpoint()
     assert has_left(stream)  # it is closed on this side
     client.close()
 

@@ -362,7 +362,8 @@ async def test_connections_that_wait_for_a_header_are_limited(
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, proxy_from=["127.0.0.1"])
     async with listening(server) as port, connect_tcp(port) as first, connect_tcp(port) as second:
-        await trio.testing.wait_all_tasks_blocked()
+        while len(server._proxies._waiting) < 2:
+            await trio.lowlevel.checkpoint()
         async with connect_tcp(port) as third:
             await third.expect_end()
         await first.send(V1)
