@@ -45,12 +45,15 @@ async def export(store: Store[Any], options: argparse.Namespace) -> int:
 async def export_mbox(store: Store[Any], options: argparse.Namespace) -> int:
     """Write one file in the format mboxrd."""
     if options.dest == "-":
+        if getattr(sys.stdout, "name", None) == os.devnull:  # see `main.replace_closed_streams`
+            raise UsageError("standard output is closed")
         return await copy(store, options, lambda stored: write_mbox(sys.stdout.buffer, stored, options))
     if not options.force:
         check_missing(options.dest)
     with NewFile(options.dest, force=options.force) as file:
         code = await copy(store, options, lambda stored: write_mbox(file.file, stored, options))
-        file.complete()
+        if code == 0 or file.file.tell():  # no empty file if the store has none of the messages that are named
+            file.complete()
     return code
 
 

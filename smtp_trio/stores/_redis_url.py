@@ -7,15 +7,17 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from attrs import field, fields as attributes, frozen
 
+from ._url_options import number, whole_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "stream": str,
-    "replicas": int,
-    "wait_timeout": float,
-    "timeout": float,
-    "chunk": int,
+    "replicas": whole_number,
+    "wait_timeout": number,
+    "timeout": number,
+    "chunk": whole_number,
     "durability": str,
 }
 
@@ -61,8 +63,8 @@ def parse_url(url: str) -> dict[str, Any]:
             raise ValueError(f"unknown option {name!r} of redis:, known are {', '.join(OPTIONS)}")
         try:
             found[name] = OPTIONS[name](text)
-        except ValueError:
-            raise ValueError(f"{name} must be a number, got {text!r}") from None
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
     return found
 
 

@@ -31,6 +31,7 @@ from ._errors import MessageRejectedError, MessageTooBigError, StoreError
 from ._outage import Outage, StoreUnavailableError
 from ._spool import Spool
 from ._store import Store
+from ._url_options import number, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -517,8 +518,8 @@ def read_secret(path: str) -> str:
 
 #: The options in a URL: the argument of `Webhook`, and how its value is made from the text.
 OPTIONS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "timeout": ("timeout", float),
-    "max-requests": ("max_requests", int),
+    "timeout": ("timeout", number),
+    "max-requests": ("max_requests", whole_number),
     "spool-directory": ("spool_directory", str),
     "secret-file": ("secret", read_secret),
 }

@@ -23,6 +23,7 @@ from ._memory_queue import Group
 from ._query import Query, as_query, parse_size
 from ._spool import Spool
 from ._store import Store
+from ._url_options import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
@@ -104,7 +105,7 @@ class Memory(Store["MemorySpool"]):
             if name not in ("messages", "octets"):
                 raise ValueError(f"an option in the URL must be messages or octets, got {name!r}")
             try:
-                arguments[name] = int(value) if name == "messages" else int(parse_size(value, None))
+                arguments[name] = whole_number(value) if name == "messages" else int(parse_size(value, None))
             except ValueError as error:
                 raise ValueError(f"{name} in the URL: {error}") from None
         return cls(**arguments)

@@ -98,6 +98,8 @@ PAGE = 32
 BLOCK = 5000
 #: Seconds between attempts to wait for messages while the server does not respond.
 PAUSE = 1.0
+#: The longest ``wait_timeout`` in seconds: the server gets it as a whole number of milliseconds.
+LONGEST_WAIT = 86400
 ID = re.compile(r"\d{1,20}-\d{1,20}")
 STREAM = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 
@@ -146,6 +148,8 @@ class Redis(Store["RedisSpool"]):
             raise ValueError(f'stream must be 1 to 100 letters, digits, ".", "_", ":" or "-", got {stream!r}')
         check_number(replicas, "replicas", 0, integer=True)
         check_number(wait_timeout, "wait_timeout", 0.001)
+        if wait_timeout > LONGEST_WAIT:
+            raise ValueError(f"wait_timeout must be <= {LONGEST_WAIT}, got {wait_timeout}")
         check_number(timeout, "timeout", 0.001)
         check_number(chunk, "chunk", HEADER_OCTETS, integer=True)
         check_type(durability, "durability", str)

@@ -191,6 +191,14 @@ def test_export_to_a_missing_directory(cli: Cli, tmp_path: Path) -> None:
     assert "No such file" in cli("export", "--format=mbox", str(tmp_path / "no" / "box"), code=2)[1]
 
 
+def test_export_of_missing_messages_writes_no_mbox(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    assert "no message x" in cli("export", "--format=mbox", str(path), "--id=x", code=1)[1]
+    assert not path.exists()
+    cli("export", "--format=mbox", str(path), "--id=x", f"--id={cli.ids[0]}", code=1)
+    assert path.exists()
+
+
 def test_export_mbox_to_standard_output(cli: Cli) -> None:
     out, _ = cli("export", "--format=mbox", "-", f"--id={cli.ids[0]}")
     assert out.endswith("\n>From here\n>>From there\nto\tend\x1b[2J\n\n")

@@ -9,6 +9,8 @@ import pytest
 import trio
 from processes import run
 
+from smtp_trio.stores import Maildir
+
 from .test_send import ME, MESSAGE, YOU, recording_server
 
 SEND = "send --tls never {server}"
@@ -38,6 +40,8 @@ async def shell(command: str, redirection: str, cwd: Path) -> tuple[int, str, st
         ("conform {address} --only connection.greeting", ">&-", 0, ""),
         ("conform {address} --only connection.greeting", ">/dev/full", 2, "standard output: No space left on device"),
         ("conform --list", ">/dev/full", 2, "standard output: No space left on device"),
+        ("mail export --store maildir:box --format mbox -", ">&-", 2, "standard output is closed"),
+        ("mail export --store maildir:box --format mbox -", ">/dev/full", 2, "cannot write -: No space left on device"),
     ],
 )  # fmt: skip
 @pytest.mark.slow
@@ -46,6 +50,8 @@ async def test_closed_and_full_streams(
 ) -> None:
     monkeypatch.delenv("SMTP_TRIO_PASSWORD", raising=False)
     (tmp_path / "mail.eml").write_bytes(MESSAGE)
+    async with Maildir(tmp_path / "box") as store:
+        await store.add(MESSAGE, ME, [YOU])
     async with recording_server() as (hooks, server):
         command = command.format(server=server, address=server.partition("=")[2])
         got, _, err = await shell(command, redirection, tmp_path)

@@ -646,7 +646,7 @@ async def test_options_of_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("http:", "got 'http:'"),
         ("http:///mail", "must be http://HOST/PATH"),
         ("https://host:port/", "the URL of a webhook is invalid"),
-        ("https://host/#timeout=soon", "timeout in the URL: could not convert string to float: 'soon'"),
+        ("https://host/#timeout=soon", "timeout in the URL: must be a number, got 'soon'"),
         ("https://host/#timeout=-1", "timeout must be >= 0"),
         ("https://host/#max-requests=0", "max_requests must be >= 1"),
         (

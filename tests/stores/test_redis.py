@@ -105,7 +105,9 @@ def test_defaults_are_left_out_of_the_url() -> None:
     ("url", "error"),
     [
         ("redis://:secret@h?steam=x", "unknown option 'steam' of redis:, known are stream, replicas, wait_timeout"),
-        ("redis://:secret@h?replicas=one", "replicas must be a number, got 'one'"),
+        ("redis://:secret@h?replicas=one", "replicas must be a whole number, got 'one'"),
+        ("redis://:secret@h?wait_timeout=inf", "wait_timeout must be <= 86400, got inf"),
+        ("redis://:secret@h?timeout=soon", "timeout must be a number, got 'soon'"),
         ("redis://:secret@h?replicas=-1", "replicas must be >= 0"),
         ("redis://:secret@h?durability=none", 'durability must be "disk" or "memory"'),
         ("redis://:secret@h?stream={x}", "stream must be 1 to 100 letters"),
