@@ -37,6 +37,9 @@ REMEDIES = {
 }
 
 
+#: Errors for a user who may read the database and not write in its directory: SQLite makes its log there to read it, too.
+NO_RIGHT = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+AS_OWNER = "run this as the user who owns the database, or with the right to write in its directory"
 #: The number of pages in the log after which SQLite copies it into the database (sqlite.org/pragma.html#pragma_wal_autocheckpoint).
 LOG_PAGES = 1000
 
@@ -188,6 +191,10 @@ class Reader:
         except ValueError as error:  # a database without tables may be one that a server is creating
             kind = UnusableStoreError if isinstance(error, NewerVersionError) else StoreError
             raise kind(str(error)) from error
+        except sqlite3.Error as error:
+            if primary_code(error) in NO_RIGHT:
+                raise StoreError(f"{error}; {AS_OWNER}") from error
+            raise
 
     def close(self) -> None:
         """Close the connection."""

@@ -25,6 +25,7 @@ from smtp_trio.stores import (
     SQLite,
     Stored,
     StoreError,
+    _sqlite_connection,
     _sqlite_database,
     _sqlite_spool,
     read,
@@ -531,6 +532,22 @@ async def test_time_that_another_program_has_written(store: SQLite, written: str
         delivery = await anext(store.consume("group"))
         assert delivery.stored.received == read
         await delivery.ack()
+
+
+async def test_user_who_may_only_read_learns_what_is_needed(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite writes its log to read a database, too. (Root could write in any case, so the error is raised here.)"""
+
+    def connect(path: str) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+        raise error
+
+    await store.open()
+    await store.aclose()
+    monkeypatch.setattr(_sqlite_connection, "connect_to_read", connect)
+    store.create = False
+    with pytest.raises(StoreError, match="readonly database; run this as the user who owns the database, or"):
+        await store.open()
 
 
 async def test_reading_a_missing_database_or_message(store: SQLite) -> None:
