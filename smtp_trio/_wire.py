@@ -115,13 +115,12 @@ class AcceptedSocket:
             sock.detach()
 
     def close(self) -> None:
-        """Close the connection without waiting."""
+        """Close the connection without waiting. No task may wait for the descriptor."""
         if self._stream is not None:
             self._stream.socket.close()
         elif self._descriptor >= 0:
-            # Only the caller may have waited for the descriptor, so no other task has to be woken.
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            socket.close(descriptor)  # not `os.close`, which raises ECONNRESET on some systems
 
 
 def as_stream(connection: trio.abc.Stream | AcceptedSocket) -> trio.abc.Stream:
@@ -183,6 +182,7 @@ class Wire:
         "_descriptor",
         "_next_waits",
         "_protocol",
+        "_receiving",
         "_stream",
         "_write_timeout",
         "broken",
@@ -205,6 +205,9 @@ class Wire:
         #: How many of the next reads should wait, without a `receive_now` before.
         self.waits: int = 0
         self._next_waits = 1  # after the next `receive_now` that finds nothing
+        self._receiving = (
+            0  # tasks in `receive`: an application may read a message in a task that goes on after its hook
+        )
         self._protocol = protocol
         self._write_timeout = write_timeout
         # The function that returns the descriptor, which is -1 once the socket was closed; None without direct access.
@@ -247,6 +250,7 @@ class Wire:
 
     async def receive(self) -> None:
         """Wait for octets from the peer and pass them to the protocol; b"" at the end of the input or after a reset."""
+        self._receiving += 1
         try:
             if self._descriptor is None:
                 self._protocol.receive_data(bytes(await self.stream.receive_some(self.read_size)))
@@ -259,6 +263,8 @@ class Wire:
             self.waits, self._next_waits = max(waits - 1, 0), next_waits
         except (*BROKEN, OSError, ValueError):  # ValueError: the descriptor is -1, since a hook has closed the stream
             self._protocol.receive_data(self._lost())
+        finally:
+            self._receiving -= 1
 
     def interrupt(self) -> None:
         """End a `receive` in another task, as if the connection were lost. Only for a `quick` wire."""
@@ -360,6 +366,8 @@ class Wire:
         Also works in a cancelled scope, without waiting then.
         """
         if self._accepted is not None:
+            if self._receiving:  # otherwise the connection that has this descriptor next could not be waited for
+                self.interrupt()
             self._accepted.close()
             return
         if self._descriptor is not None and isinstance(self.stream, trio.SocketStream):

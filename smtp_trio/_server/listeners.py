@@ -268,7 +268,7 @@ class Refused:
     def close(self, count: int) -> None:
         """Close up to ``count`` descriptors."""
         for _ in range(min(count, len(self._descriptors))):
-            os.close(self._descriptors.popleft())
+            socket.close(self._descriptors.popleft())  # as in `AcceptedSocket.close`
 
 
 async def _accept_from(

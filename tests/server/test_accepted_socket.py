@@ -9,9 +9,10 @@ from contextlib import closing
 
 import pytest
 import trio
+import trio.testing
 
 from smtp_trio import Body, Hooks, Peer, Reply, Server, Session
-from smtp_trio._wire import AcceptedSocket, inherit_options
+from smtp_trio._wire import AcceptedSocket, Wire, inherit_options
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="only POSIX has direct access to the descriptor")
 
@@ -69,6 +70,41 @@ def test_descriptor_is_closed_once(ends: tuple[AcceptedSocket, socket.socket]) -
         os.close(reused)
     with pytest.raises(trio.ClosedResourceError, match="the connection was closed"):
         _ = accepted.stream
+
+
+class Lines:
+    """A protocol that keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    def receive_data(self, data: bytes) -> None:
+        self.received.append(data)
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+
+async def test_read_in_another_task_ends_when_the_connection_is_closed(
+    ends: tuple[AcceptedSocket, socket.socket],
+) -> None:
+    import fcntl  # which is missing where this test is skipped
+
+    accepted, client = ends
+    descriptor, protocol = accepted.fileno(), Lines()
+    wire = Wire(accepted, protocol, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        await wire.close()
+        # The next connection gets the same descriptor, and must be able to wait for it.
+        reused = fcntl.fcntl(client.fileno(), fcntl.F_DUPFD, descriptor)
+        try:
+            assert reused == descriptor
+            await trio.lowlevel.wait_readable(reused)
+        finally:
+            os.close(reused)
+    assert protocol.received == [b""]
 
 
 class Curious(Hooks):
