@@ -138,7 +138,8 @@ class Admission:
 
     def _above_rate(self, key: str) -> bool:
         limit = self._limits.connections_per_minute
-        return limit is not None and self._new.get(key, 0) > limit
+        # The counters are dropped when the first connection of the next minute arrives, which may be much later.
+        return limit is not None and self._new.get(key, 0) > limit and trio.current_time() < self._minute_end
 
     def _number_open(self, key: str) -> int:
         member = self._open.get(key)
