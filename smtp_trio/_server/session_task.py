@@ -298,11 +298,14 @@ class SessionTask:
                 continue
             kind = type(command)
             if kind in hooks.unhooked:
-                if self._queue(command, self.protocol.default_reply(command)) and (rest := self.wire.flush_now()):
+                urgent = self._queue(command, self.protocol.default_reply(command))
+                # That to QUIT is sent below: the loop ends, and nothing waits before that.
+                if urgent and dialogue.phase is not CLOSED and (rest := self.wire.flush_now()):
                     await self._send(rest)
             else:
                 await HANDLERS[kind](self, command)
-        await self.flush()
+        if rest := self.wire.flush_last() if self.ended else self.wire.flush_now():
+            await self._send(rest)
 
     async def receive_command(self) -> Command | None:
         """Return the next command; None when there will be no more.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 import trio
@@ -107,6 +109,46 @@ async def test_read_in_another_task_ends_when_the_connection_is_closed(
     assert protocol.received == [b""]
 
 
+@pytest.mark.skipif(
+    not hasattr(select, "POLLRDHUP"), reason="this system does not tell the end of the input from octets"
+)
+@pytest.mark.parametrize("unread", [b"", b"NOOP\r\n"])
+def test_last_octets_and_the_end_arrive_together(ends: tuple[AcceptedSocket, socket.socket], unread: bytes) -> None:
+    """Also if there is input that was not read, in which case the kernel sends a reset as soon as the socket is closed."""
+    accepted, client = ends
+    client.sendall(unread)
+    poll = select.poll()
+    poll.register(client, select.POLLIN | select.POLLRDHUP)
+    assert not accepted.send_last(b"221 Bye\r\n")
+    accepted.close()
+    [(_, events)] = poll.poll()
+    assert events & select.POLLIN
+    assert events & select.POLLRDHUP
+    assert client.recv(100) == b"221 Bye\r\n"
+
+
+def test_last_octets_after_a_reset(ends: tuple[AcceptedSocket, socket.socket]) -> None:
+    accepted, client = ends
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert not accepted.send_last(b"221 Bye\r\n")
+    accepted.close()
+    assert not accepted.send_last(b"221 Bye\r\n")
+
+
+def test_last_octets_that_the_kernel_does_not_take(ends: tuple[AcceptedSocket, socket.socket]) -> None:
+    accepted, client = ends
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(accepted.fileno(), bytes(65536))
+    assert accepted.send_last(b"221 Bye\r\n") == b"221 Bye\r\n"
+    while filled:
+        filled -= len(client.recv(filled))
+    assert not accepted.send_last(b"221 Bye\r\n")
+    assert client.makefile("rb").read() == b"221 Bye\r\n"
+
+
 class Curious(Hooks):
     """Hooks that ask for the stream of a session at the end of a message."""
 
@@ -145,3 +187,33 @@ async def test_session_makes_a_stream_if_it_is_asked_for(host: str) -> None:
     assert [type(stream) for stream in hooks.streams] == [trio.SocketStream]
     with pytest.raises(trio.ClosedResourceError):
         await hooks.streams[0].send_all(b"x")
+
+
+class Leaving(Hooks):
+    """Hooks with one that is called between the reply to QUIT and the end of the connection."""
+
+    async def disconnect(self, session: Session) -> None: ...
+
+
+@pytest.mark.parametrize(("hooks", "together"), [(Hooks(), True), (Leaving(), False)])
+async def test_reply_to_quit_is_sent_with_the_end_of_the_connection_unless_a_hook_is_called_before(
+    hooks: Hooks, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: list[bytes] = []
+    send = AcceptedSocket.send_last
+
+    def recorded(accepted: AcceptedSocket, data: bytes) -> bytes | memoryview:
+        last.append(data)
+        return send(accepted, data)
+
+    monkeypatch.setattr(AcceptedSocket, "send_last", recorded)
+    server = Server(hooks, name="mx.example.org")
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(server.serve, 0, "127.0.0.1")
+        async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as client:
+            await client.receive_some()
+            await client.send_all(b"QUIT\r\n")
+            received = b"".join([octets async for octets in client])
+        await server.stop()
+    assert received[:3] == b"221"
+    assert last == ([received] if together else [])
