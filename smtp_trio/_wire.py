@@ -128,6 +128,8 @@ class AcceptedSocket:
             return b""
         sock = socket.socket(*self._made_as, descriptor)
         try:
+            if socket.getdefaulttimeout() is not None:  # with a timeout, `send` would wait
+                sock.setblocking(False)
             sent = sock.send(data, MORE)
             if sent == len(data):
                 sock.shutdown(socket.SHUT_WR)

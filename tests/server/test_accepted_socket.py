@@ -136,13 +136,22 @@ def test_last_octets_after_a_reset(ends: tuple[AcceptedSocket, socket.socket]) -
     assert not accepted.send_last(b"221 Bye\r\n")
 
 
-def test_last_octets_that_the_kernel_does_not_take(ends: tuple[AcceptedSocket, socket.socket]) -> None:
+@pytest.mark.parametrize("timeout", [None, 0.01])
+def test_last_octets_that_the_kernel_does_not_take(
+    ends: tuple[AcceptedSocket, socket.socket], timeout: float | None
+) -> None:
+    """They are not waited for, whatever timeout the application has set for its own sockets."""
     accepted, client = ends
     filled = 0
     with suppress(BlockingIOError):
         while True:
             filled += os.write(accepted.fileno(), bytes(65536))
-    assert accepted.send_last(b"221 Bye\r\n") == b"221 Bye\r\n"
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(timeout)
+    try:
+        assert accepted.send_last(b"221 Bye\r\n") == b"221 Bye\r\n"
+    finally:
+        socket.setdefaulttimeout(before)
     while filled:
         filled -= len(client.recv(filled))
     assert not accepted.send_last(b"221 Bye\r\n")
