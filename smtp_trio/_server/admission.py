@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..protocol import Limits
-from .log_events import CONNECTIONS_OMITTED, TOO_MANY_CONNECTIONS
+from .log_events import CONNECTIONS_IGNORED, CONNECTIONS_OMITTED, TOO_MANY_CONNECTIONS
 from .peers import counted_as
+from .syn_filter import SynFilter
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 # A flood of refused connections must cost little, too, or the queue of those that wait to be accepted would be full. So a
 # refusal does not create a session (`listeners` asks before it creates a stream), only the first MAX_ANSWERED of a peer in
 # a minute get a 421, which takes more time than all the rest, and there are at most two records about them: one about the
-# first, and one with the number of the others, at the end.
+# first, and one with the number of the others, at the end. After MAX_REFUSED, the kernel ignores further connections of the
+# peer until the end of the minute (`syn_filter`).
 
 #: Seconds in which the connections of a peer are counted.
 MINUTE = 60
@@ -37,6 +39,8 @@ MINUTE = 60
 MAX_PEERS = 65536
 #: How many refused connections of a peer get a 421 in a minute. The others are only closed.
 MAX_ANSWERED = 100
+#: How many connections of a peer are refused in a minute before further ones are ignored.
+MAX_REFUSED = 1000
 #: How many peers have records of their own about refusals. The others share one, without an address.
 MAX_LOGGED = 1000
 
@@ -65,6 +69,7 @@ class Admission:
         self._limits = limits
         self._memory = memory
         self._counts = counts
+        self.syn_filter = SynFilter()
         self._open: dict[str, _Member] = {}
         self._minute_end = -math.inf
         self._new: dict[str, int] = {}  # connections in this minute
@@ -118,6 +123,11 @@ class Admission:
             TOO_MANY_CONNECTIONS.log(peer=str(peer))
         number = self._refused[label] = self._refused.get(label, 0) + 1
         return number
+
+    def ignore(self, key: str, peer: Peer) -> None:
+        """Let the kernel ignore further connections of a client in this minute, if they come from its own address."""
+        if key in self._refused and peer.kind == "tcp" and self.syn_filter.discard(peer.host, self._minute_end):
+            CONNECTIONS_IGNORED.log(peer=str(peer))
 
     def end_minute(self) -> None:
         """Log how many connections were refused in this minute, besides those that have a record, and begin to count anew."""

@@ -262,6 +262,9 @@ TOO_MANY_CONNECTIONS = Event("too_many_connections", INFO, SERVER, "peer={peer} 
 CONNECTIONS_OMITTED = Event(
     "connections_omitted", INFO, SERVER, "peer={peer} further refused connections, without a record each: {count}"
 )
+CONNECTIONS_IGNORED = Event(
+    "connections_ignored", INFO, SERVER, "peer={peer} ignored until the end of the minute: it goes on connecting"
+)
 NO_PROXY_HEADER = Event(
     "no_proxy_header", INFO, SERVER, "peer={peer} closed, PROXY header: {error}; others since the last record: {count}"
 )

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from .._types import Peer
-from .admission import MAX_ANSWERED, Admission
+from .admission import MAX_ANSWERED, MAX_REFUSED, Admission
 from .guard import LOCAL_ERROR
 from .log_events import SESSION_FAILED
 from .peers import UNIX, tcp_peer
@@ -58,9 +58,12 @@ class Screening:
         peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
         if self._proxies and self._proxies.requires(peer):
             return peer if self._proxies.admits(peer) else None
-        number = self._admission.count(self.key(peer), peer, len(self._sessions))
+        key = self.key(peer)
+        number = self._admission.count(key, peer, len(self._sessions))
         if not number:
             return peer
+        if number == MAX_REFUSED and key is not None:
+            self._admission.ignore(key, peer)
         if number <= MAX_ANSWERED and not silent:
             with suppress(OSError):
                 sock = socket.socket(fileno=descriptor)

@@ -293,7 +293,8 @@ class Server:
                     self._accepting[accepting] = [*own, *sockets.values()]
                     try:
                         task_status.started(listeners)
-                        await accept_all(handler, screen, listeners, sockets, nursery)
+                        async with self._admission.syn_filter.on(sockets.values()):
+                            await accept_all(handler, screen, listeners, sockets, nursery)
                     finally:
                         del self._accepting[accepting]
                         self._admission.end_minute()
@@ -366,6 +367,7 @@ class Server:
             raise RuntimeError("stop() would wait for the hook that calls it: call it from a task outside of the hook")
         first, self._state.stopping = not self._state.stopping, True
         self._state.stop_called.set()
+        self._admission.syn_filter.end()  # a listening socket that others have too stays open
         for scope, sockets in self._accepting.items():
             scope.cancel()
             for sock in sockets:
