@@ -232,9 +232,8 @@ class Wire:
         #: How many of the next reads should wait, without a `receive_now` before.
         self.waits: int = 0
         self._next_waits = 1  # after the next `receive_now` that finds nothing
-        self._receiving = (
-            0  # tasks in `receive`: an application may read a message in a task that goes on after its hook
-        )
+        # Tasks in `receive`: an application may read a message in a task that goes on after its hook.
+        self._receiving = 0
         self._protocol = protocol
         self._write_timeout = write_timeout
         # The function that returns the descriptor, which is -1 once the socket was closed; None without direct access.

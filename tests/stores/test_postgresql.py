@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import wait_all_tasks_blocked
 
 from smtp_trio import stores
@@ -299,9 +300,10 @@ async def test_message_that_the_server_refuses_does_not_affect_the_others(server
         ids = [await store.put(session, body(MESSAGE))]
         refused = []
 
-        async def add(sender: str) -> None:
+        async def put_as(user: str) -> None:
+            client: Any = transaction()
             try:
-                ids.append(await store.add(MESSAGE, sender, ["you@mx.test"]))
+                ids.append(await store.put(evolve(client, user=user), body(MESSAGE)))
             except StoreError as error:
                 refused.append(str(error))
 
@@ -311,7 +313,7 @@ async def test_message_that_the_server_refuses_does_not_affect_the_others(server
 
         async with trio.open_nursery() as nursery:
             for n in range(10):
-                nursery.start_soon(add, {3: "a\udc80b", 5: "a\0b"}.get(n, f"{n}@client.test"))
+                nursery.start_soon(put_as, {3: "a\udc80b", 5: "a\0b"}.get(n, f"user-{n}"))
             nursery.start_soon(again)
         assert len(refused) == 2
         assert "surrogates" in "".join(refused)
