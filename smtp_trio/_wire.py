@@ -75,7 +75,7 @@ def verifies_peer(context: ssl.SSLContext) -> bool:
 class AcceptedSocket:
     """The descriptor of an accepted connection, whose `trio.SocketStream` is made when it is asked for.
 
-    Whoever has got one closes it.
+    The session that it is given to closes it.
     """
 
     # To make a stream takes four calls of the kernel and five objects, and to close it one more, because it might be in use in

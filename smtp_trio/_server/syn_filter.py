@@ -25,7 +25,8 @@ import trio
 #
 # An accepted socket inherits the filter, which lets all other packets pass, those of the same peers included.
 #
-# Where the filter is not permitted, such as in a sandbox, the connections are refused as before.
+# Where the filter is not permitted, such as in a sandbox, the connections are refused as before. A socket has one filter, so
+# processes that share a listening socket replace each other's.
 
 #: Peers whose packets are discarded at the same time. The filter compares them one after the other.
 MAX_PEERS = 100
@@ -72,7 +73,7 @@ class SynFilter:
                 self._addresses.clear()
 
     def discard(self, host: str, until: float) -> bool:
-        """Discard what an address sends to open a connection, for IPv6 its /64. Return whether that is new.
+        """Discard the SYNs of an address, for IPv6 of its /64. Return False if they are discarded already, or cannot be.
 
         :param until: the time at which all peers can connect again.
         """
